@@ -1,0 +1,56 @@
+"""Event-level foundation models for columnar analysis.
+
+The public names are loaded on first use, so that ``import evenet_hep`` needs neither torch nor coffea:
+
+>>> import evenet_hep
+>>> evenet_hep.EventSchema.__name__
+'EventSchema'
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from evenet_hep.events.cloud import EventCloud as EventCloud
+    from evenet_hep.inference import Predictor as Predictor
+    from evenet_hep.model.evenet import EveNet as EveNet
+    from evenet_hep.model.evenet import EveNetConfig as EveNetConfig
+    from evenet_hep.schema import EventSchema as EventSchema
+    from evenet_hep.schema import Feature as Feature
+    from evenet_hep.schema import SchemaError as SchemaError
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "EveNet": "evenet_hep.model.evenet",
+    "EveNetConfig": "evenet_hep.model.evenet",
+    "EventCloud": "evenet_hep.events.cloud",
+    "EventSchema": "evenet_hep.schema",
+    "Feature": "evenet_hep.schema",
+    "Predictor": "evenet_hep.inference",
+    "SchemaError": "evenet_hep.schema",
+}
+
+__all__ = [
+    "EveNet",
+    "EveNetConfig",
+    "EventCloud",
+    "EventSchema",
+    "Feature",
+    "Predictor",
+    "SchemaError",
+    "__version__",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        msg = f"evenet_hep has no {name!r}; it has {', '.join(__all__)}"
+        raise AttributeError(msg)
+    return getattr(import_module(_HOME[name]), name)

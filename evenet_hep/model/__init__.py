@@ -1,0 +1,3 @@
+"""The network: tensors in, tensors out."""
+
+from __future__ import annotations

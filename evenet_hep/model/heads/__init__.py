@@ -1,0 +1,3 @@
+"""One file per task: head and loss together."""
+
+from __future__ import annotations

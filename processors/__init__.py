@@ -1,0 +1,3 @@
+"""Coffea processors of the analyses."""
+
+from __future__ import annotations
