@@ -1,0 +1,293 @@
+"""Which NanoAOD branches become which schema field.
+
+The same road serves NanoEvents, any record array of the same structure, flat tables with names such as ``Jet_pt``,
+and records that already hold the schema's fields. Objects are never cut here.
+
+=========  ==================  ==================  =============  =====================================
+version    b-tag branch        working point       MET            recognised by
+=========  ==================  ==================  =============  =====================================
+v15        btagUParTAK4B       0.1272              PuppiMET       Jet has btagUParTAK4B
+v12        btagPNetB           0.245               PuppiMET       Jet has btagPNetB
+v9         btagDeepFlavB       0.2489              MET            Jet has btagDeepFlavB
+=========  ==================  ==================  =============  =====================================
+
+The working points are CMS's medium ones for 2024, 2022 and 2016 (post-VFP); choose that of your year.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import awkward as ak
+import numpy as np
+
+from evenet_hep.events.columns import (
+    EventInput,
+    FloatArray,
+    InputError,
+    ObjectBlock,
+    flat_columns,
+    near_misses,
+    require_fields,
+    to_column,
+)
+from evenet_hep.events.fill import COMPUTED
+from evenet_hep.schema import EventSchema
+
+
+class NanoVersion(NamedTuple):
+    """What to read in one generation of NanoAOD files: b-tag branch, medium working point, MET collection."""
+
+    name: str
+    btag: str
+    working_point: float
+    met: str
+
+
+VERSIONS = (
+    NanoVersion("v15", "btagUParTAK4B", 0.1272, "PuppiMET"),
+    NanoVersion("v12", "btagPNetB", 0.245, "PuppiMET"),
+    NanoVersion("v9", "btagDeepFlavB", 0.2489, "MET"),
+)
+MET_NAMES = ("PuppiMET", "MET", "PFMET")
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Names of the collections and branches to read; empty strings mean: what the version of the file suggests.
+
+    Parameters
+    ----------
+    leptons, jets, taus, photons : tuple of str
+        Collection names by what they count as. Taus and photons are left out unless asked for.
+    met : str
+        Collection (or branch prefix) with the missing transverse momentum.
+    btag : str
+        Field of the jets with the b-tag score.
+    working_point : float, optional
+        A jet is b-tagged if its score is above this value, strictly. Needed with a ``btag`` of your own choice.
+
+    Examples
+    --------
+    >>> Branches(jets=("CorrectedJet",), btag="btagDeepFlavB", working_point=0.2783).jets
+    ('CorrectedJet',)
+    """
+
+    leptons: tuple[str, ...] = ("Electron", "Muon")
+    jets: tuple[str, ...] = ("Jet",)
+    taus: tuple[str, ...] = ()
+    photons: tuple[str, ...] = ()
+    met: str = ""
+    btag: str = ""
+    working_point: float | None = None
+
+    def __post_init__(self) -> None:
+        names = [name for names in self.kinds().values() for name in names]
+        if len(set(names)) < len(names):
+            msg = f"every collection may be used once; found {', '.join(names)}"
+            raise InputError(msg)
+
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Collection names per kind, in the order that breaks ties of equal pT."""
+        return {"lepton": self.leptons, "jet": self.jets, "tau": self.taus, "photon": self.photons}
+
+
+def from_events(
+    events: ak.Array,
+    schema: EventSchema,
+    *,
+    branches: Branches,
+    collections: Mapping[str, ak.Array],
+    met: ak.Array | None,
+    event_features: Mapping[str, Any],
+) -> EventInput:
+    """Flat columns of everything the schema needs, and nothing else; see ``EventCloud.from_awkward``."""
+    if not isinstance(events, ak.Array):
+        msg = f"events must be an awkward array of records; found {type(events).__name__}"
+        raise InputError(msg)
+    given = {name: to_column(f"event feature {name!r}", values) for name, values in event_features.items()}
+    if unknown := sorted(set(given) - set(schema.event_names)):
+        msg = f"event_features holds {', '.join(unknown)}, which the schema lacks: {', '.join(schema.event_names)}"
+        raise InputError(msg)
+    if "objects" in ak.fields(events):
+        return _from_records(events, schema, given)
+    known = [name for names in branches.kinds().values() for name in names]
+    if unknown := sorted(set(collections) - set(known)):
+        msg = f"collections holds {', '.join(unknown)}, which is not among the branches to use: {', '.join(known)}"
+        raise InputError(msg)
+    tables = {
+        name: (kind, collections[name] if name in collections else _table(events, name))
+        for kind, names in branches.kinds().items()
+        for name in names
+    }
+    tagger = _tagger(events, schema, branches, tables, given)
+    blocks = tuple(_block(name, kind, table, schema, tagger, given) for name, (kind, table) in tables.items())
+    return EventInput(len(events), blocks, _event_columns(events, schema, branches, met, given))
+
+
+def nano_version(events: ak.Array, jets: ak.Array) -> NanoVersion | None:
+    """The generation of a NanoAOD file by its fields; None if it is none of those known.
+
+    A file whose MET collection is not the usual one of its version is read with the one it has.
+    """
+    present = set(ak.fields(jets))
+    for version in VERSIONS:
+        if version.btag in present:
+            if not _has(events, version.met):
+                return version._replace(met=next((name for name in MET_NAMES if _has(events, name)), version.met))
+            return version
+    return None
+
+
+def _has(events: ak.Array, name: str) -> bool:
+    fields = ak.fields(events)
+    return name in fields or f"{name}_pt" in fields
+
+
+def _table(events: ak.Array, name: str) -> ak.Array:
+    """One collection, also from a flat table with names such as Jet_pt."""
+    fields = ak.fields(events)
+    if name in fields:
+        return events[name]
+    flat = [field for field in fields if field.startswith(f"{name}_")]
+    if not flat:
+        msg = f"the events have no collection {name!r}; {near_misses(name, fields)}"
+        raise InputError(msg)
+    return ak.zip({field.removeprefix(f"{name}_"): events[field] for field in flat}, depth_limit=1)
+
+
+class _Tagger(NamedTuple):
+    field: str
+    working_point: float | None
+
+
+def _tagger(
+    events: ak.Array,
+    schema: EventSchema,
+    branches: Branches,
+    tables: Mapping[str, tuple[str, ak.Array]],
+    given: Mapping[str, FloatArray],
+) -> _Tagger | None:
+    """The b-tag to use; None when neither an object feature nor an event feature needs one."""
+    as_score = any(feature.definition == "score" for feature in schema.objects if feature.name == "btag")
+    counted = any(name in ("n_bjet", "m_bjet") and name not in given for name in schema.event_names)
+    flagged = counted or ("btag" in schema.object_names and not as_score)
+    jets = next((table for kind, table in tables.values() if kind == "jet"), None)
+    if jets is None or not (as_score or flagged):
+        return None
+    version = nano_version(events, jets)
+    field = branches.btag or (version.btag if version else "")
+    if not field:
+        expected = ", ".join(version.btag for version in VERSIONS)
+        msg = f"the jets have none of the b-tag fields {expected}; name yours as btag; {near_misses('btag', ak.fields(jets))}"
+        raise InputError(msg)
+    usual = version.working_point if version and field == version.btag else None
+    working_point = branches.working_point if branches.working_point is not None else usual
+    if working_point is None and flagged:
+        msg = f"b-tag {field!r} needs a working_point to become a flag; found none"
+        raise InputError(msg)
+    return _Tagger(field, working_point)
+
+
+def _block(
+    name: str,
+    kind: str,
+    table: ak.Array,
+    schema: EventSchema,
+    tagger: _Tagger | None,
+    given: Mapping[str, FloatArray],
+) -> ObjectBlock:
+    present = set(ak.fields(table))
+    fields = {"pt": "pt"}
+    constants: dict[str, float] = {}
+    masses = any(feature.startswith("m_") and feature in COMPUTED for feature in set(schema.event_names) - set(given))
+    if masses or "energy" in schema.object_names:
+        fields |= {"eta": "eta", "phi": "phi", "mass": "mass"}
+        if kind == "photon" and "mass" not in present:
+            del fields["mass"]
+    for feature in schema.objects:
+        if feature.name in ("energy", "is_lepton", "btag"):
+            continue
+        if feature.name == "charge" and kind in ("jet", "photon"):
+            constants["charge"] = 0.0
+        elif feature.name not in present and feature.default is not None:
+            constants[feature.name] = feature.default
+        else:
+            fields[feature.name] = feature.name
+    if kind == "jet" and tagger is not None:
+        fields["btag_score"] = tagger.field
+    offsets, columns = flat_columns(name, table, fields)
+    score = columns.pop("btag_score", None)
+    if score is not None and tagger is not None and tagger.working_point is not None:
+        columns["btag_flag"] = (score > np.float32(tagger.working_point)).astype(np.float32)
+    for feature in schema.objects:
+        if feature.name == "btag":
+            tagged = score if feature.definition == "score" else columns.get("btag_flag")
+            if tagged is None:
+                constants["btag"] = feature.default or 0.0
+            else:
+                columns["btag"] = tagged
+    return ObjectBlock(name, kind, offsets, columns, constants)
+
+
+def _event_columns(
+    events: ak.Array,
+    schema: EventSchema,
+    branches: Branches,
+    met: ak.Array | None,
+    given: dict[str, FloatArray],
+) -> dict[str, FloatArray]:
+    columns = dict(given)
+    wanted = [name for name in schema.event_names if name not in given]
+    if {"met", "met_phi"} & set(wanted):
+        name, table = "met", met
+        if table is None:
+            name = branches.met or _usual_met(events, branches)
+            table = _table(events, name)
+        for feature, field in (("met", "pt"), ("met_phi", "phi")):
+            if feature in wanted:
+                require_fields(name, table, [field])
+                columns[feature] = to_column(f"{name}[{field!r}]", table[field])
+    for name in wanted:
+        if name not in COMPUTED and name not in columns:
+            columns[name] = _event_column(events, name)
+    return columns
+
+
+def _usual_met(events: ak.Array, branches: Branches) -> str:
+    jets = [_table(events, name) for name in branches.jets if _has(events, name)]
+    version = nano_version(events, jets[0]) if jets else None
+    if version is not None and _has(events, version.met):
+        return version.met
+    found = next((name for name in MET_NAMES if _has(events, name)), None)
+    if found is None:
+        msg = f"the events have no {' or '.join(MET_NAMES)}; {near_misses('PuppiMET', ak.fields(events))}"
+        raise InputError(msg)
+    return found
+
+
+def _event_column(events: ak.Array, name: str) -> FloatArray:
+    """A feature of the user's own: a field of that name, or PV_npvs for events.PV.npvs."""
+    fields = ak.fields(events)
+    if name in fields:
+        return to_column(f"event feature {name!r}", events[name])
+    collection, _, field = name.partition("_")
+    if field and collection in fields and field in ak.fields(events[collection]):
+        return to_column(f"event feature {name!r}", events[collection][field])
+    msg = f"event feature {name!r} is not in the events; {near_misses(name, fields)}"
+    raise InputError(msg)
+
+
+def _from_records(events: ak.Array, schema: EventSchema, given: dict[str, FloatArray]) -> EventInput:
+    """Records that hold the schema's own fields: a jagged ``objects`` and one number per event feature."""
+    objects = events["objects"]
+    fields = {name: name for name in ("pt", *schema.object_names) if name != "energy" or "energy" in ak.fields(objects)}
+    if "energy" in schema.object_names and "energy" not in fields:
+        fields |= {name: name for name in ("eta", "phi", "mass")}
+    offsets, columns = flat_columns("objects", objects, fields)
+    wanted = [name for name in schema.event_names if name not in given]
+    require_fields("events", events, wanted)
+    read = {name: to_column(f"event feature {name!r}", events[name]) for name in wanted}
+    return EventInput(len(events), (ObjectBlock("objects", "other", offsets, columns),), given | read)

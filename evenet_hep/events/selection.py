@@ -1,0 +1,557 @@
+"""Object and event selections of the four analyses, on awkward collections.
+
+========================  ===================================================================================
+:func:`select_bbww`       X -> bbWW -> bb l nu qq: identification, overlap removal, one lepton, topness
+:func:`select_haa4b`      H -> aa -> 4b: jet and b-jet multiplicities
+:func:`select_tt2l`       tt -> 2l: two opposite-sign leptons and two b jets (spin correlations)
+:func:`select_tt2l_training`  the wider choice of objects that the network of that study is trained on
+:func:`select_dimuon`     anti-isolated muon pairs below 16 GeV (anomaly detection)
+========================  ===================================================================================
+
+Every function takes collections, not events, so that corrected or shifted objects go through unchanged. It returns
+the selected collections of *all* events and, beside them, one bool per event and cut; nothing is dropped until the
+caller writes ``events[selection.passed]``. Cuts are strict: an object exactly on a boundary fails, except for the
+dimuon cuts, which are inclusive as in the CMS Open Data analysis they come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+
+from evenet_hep.events.columns import InputError, require_fields
+from evenet_hep.events.observables import (
+    MOMENTUM,
+    BoolArray,
+    FloatArray,
+    FlatObjects,
+    event_column,
+    flat_objects,
+    topness,
+)
+from evenet_hep.kinematics.angles import nearest_delta_r
+from evenet_hep.kinematics.topness import TopnessResult
+
+OVERLAP_DELTA_R = 0.4
+MAX_DELTA_R_LEPTON_JET = 1.6
+MIN_TOPNESS = 3.0
+DEEPFLAVOUR_WORKING_POINT = 0.2489  # medium, CMS 2016 post-VFP
+
+DIMUON_WINDOW = (5.0, 16.0)  # GeV
+DIMUON_REGIONS = {"SBL": (5.0, 9.0), "SR": (9.0, 10.6), "SBH": (10.6, 16.0)}  # GeV, open intervals
+
+
+@dataclass(frozen=True)
+class BbwwIdentification:
+    """Names of the NanoAOD branches that the identification of :func:`select_bbww` reads.
+
+    The defaults are those of NanoAOD v9 (Run 2). A cut whose branch name is None is not made; write it out, as it is
+    a decision: Run 3 has no pile-up identification of jets, for example.
+
+    Parameters
+    ----------
+    electron_id : str or None
+        MVA identification with isolation at 90 % efficiency; true.
+    muon_id, muon_isolation : str or None
+        Medium identification, true; relative isolation in a cone of 0.4, below 0.15.
+    tau_vs_jet, tau_vs_electron, tau_vs_muon : str or None
+        DeepTau bit masks; at least 16, 32 and 1. Later tau identifications count working points instead of setting
+        bits: do not name their branches here.
+    tau_decay_mode : str or None
+        Below 5 or at least 10.
+    jet_id, jet_pileup_id : str or None
+        At least 4; equal to 7 for jets below 50 GeV.
+
+    Examples
+    --------
+    >>> BbwwIdentification(electron_id="mvaIso_WP90", jet_pileup_id=None).muon_id
+    'mediumId'
+    """
+
+    electron_id: str | None = "mvaFall17V2Iso_WP90"
+    muon_id: str | None = "mediumId"
+    muon_isolation: str | None = "pfRelIso04_all"
+    tau_vs_jet: str | None = "idDeepTau2017v2p1VSjet"
+    tau_vs_electron: str | None = "idDeepTau2017v2p1VSe"
+    tau_vs_muon: str | None = "idDeepTau2017v2p1VSmu"
+    tau_decay_mode: str | None = "decayMode"
+    jet_id: str | None = "jetId"
+    jet_pileup_id: str | None = "puId"
+
+
+class BbwwCuts(NamedTuple):
+    """Which cuts of :func:`select_bbww` each event passes, each judged on its own.
+
+    Parameters
+    ----------
+    one_lepton : bool array, shape (n_events,)
+        Exactly one selected electron or muon.
+    tau_veto : bool array
+        No selected tau.
+    two_bjets, two_light : bool array
+        At least two b-tagged jets; at least two light jets.
+    dr_l_jnear : bool array
+        Delta R of lepton and nearest light jet below 1.6.
+    topness : bool array
+        Topness above 3.
+    """
+
+    one_lepton: BoolArray
+    tau_veto: BoolArray
+    two_bjets: BoolArray
+    two_light: BoolArray
+    dr_l_jnear: BoolArray
+    topness: BoolArray
+
+
+class BbwwSelection(NamedTuple):
+    """What :func:`select_bbww` finds; all arrays have one entry per event that was handed over.
+
+    Parameters
+    ----------
+    electrons, muons, taus, jets : ak.Array of lists
+        The user's records that pass identification and overlap removal.
+    bjets, light_jets : ak.Array of lists
+        ``jets`` with a b-tag score above and below the working point; a score equal to it makes neither.
+    lepton : ak.Array of records
+        Hardest selected electron or muon (``pt``, ``eta``, ``phi``, ``mass``); None where there is none.
+    dr_l_jnear : float64 array
+        Delta R of ``lepton`` and the nearest light jet; NaN where one is missing.
+    topness : TopnessResult
+        Of ``lepton`` and ``jets``; its indices are positions in ``jets``.
+    cuts : BbwwCuts
+        One bool array per cut.
+    passed : bool array
+        All cuts.
+    """
+
+    electrons: ak.Array
+    muons: ak.Array
+    taus: ak.Array
+    jets: ak.Array
+    bjets: ak.Array
+    light_jets: ak.Array
+    lepton: ak.Array
+    dr_l_jnear: FloatArray
+    topness: TopnessResult
+    cuts: BbwwCuts
+    passed: BoolArray
+
+
+def select_bbww(
+    electrons: ak.Array,
+    muons: ak.Array,
+    taus: ak.Array | None,
+    jets: ak.Array,
+    met: npt.ArrayLike | ak.Array,
+    met_phi: npt.ArrayLike | ak.Array,
+    *,
+    identification: BbwwIdentification | None = BbwwIdentification(),
+    btag: str = "btagDeepFlavB",
+    working_point: float = DEEPFLAVOUR_WORKING_POINT,
+    strategy: Literal["joint", "sequential"] = "joint",
+    parallel: bool = False,
+) -> BbwwSelection:
+    """Objects and events of the search for X -> bbWW -> bb l nu qq.
+
+    Electrons: pT > 35 GeV, abs(eta) < 2.5. Muons: pT > 30 GeV, abs(eta) < 2.4. Taus: pT > 30 GeV, abs(eta) < 2.3. Jets:
+    pT > 20 GeV, abs(eta) < 2.4. Taus within delta R <= 0.4 of a selected electron or muon are removed, then jets within
+    delta R <= 0.4 of an electron, a muon or a surviving tau. Electrons and muons are not cleaned of each other.
+
+    Parameters
+    ----------
+    electrons, muons, taus, jets : ak.Array of lists of records
+        With ``pt``, ``eta``, ``phi`` (all) and ``mass`` (all but taus), in GeV and radians. ``taus=None`` says that the
+        sample has no taus: none is vetoed.
+    met, met_phi : array, one number per event
+        Missing transverse momentum in GeV and radians.
+    identification : BbwwIdentification or None
+        Branches of the identification cuts; impact parameters (``dxy`` < 0.045 cm and ``dz`` < 0.2 cm for electrons
+        and muons, ``dz`` < 0.2 cm for taus) come with it. None for objects that have been identified already.
+    btag : str
+        Field of the jets with the b-tag score.
+    working_point : float
+        Jets above it are b-tagged, jets below it are light.
+    strategy, parallel
+        Of the topness; the published selection used ``strategy="sequential"``.
+
+    Returns
+    -------
+    BbwwSelection
+        Selected collections, lepton, topness, cuts and ``passed``.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Notes
+    -----
+    EveNet paper, Sec. III.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> electrons = ak.Array([[{"pt": 50.0, "eta": 0.0, "phi": 0.0, "mass": 0.0005}]])
+    >>> jets = ak.Array([[{"pt": 40.0, "eta": 0.5, "phi": 0.0, "mass": 5.0, "score": 0.1},
+    ...                   {"pt": 30.0, "eta": 0.4, "phi": 0.0, "mass": 5.0, "score": 0.9}]])
+    >>> found = select_bbww(electrons, electrons[:, :0], None, jets, [20.0], [0.0], identification=None, btag="score")
+    >>> ak.num(found.jets).to_list(), found.cuts.dr_l_jnear, found.passed
+    ([1], array([ True]), array([False]))
+    """
+    if taus is None:
+        taus = jets[:, :0]
+    electrons = electrons[_electron_mask(electrons, identification)]
+    muons = muons[_muon_mask(muons, identification)]
+    taus = taus[_tau_mask(taus, identification)]
+    jets = jets[_jet_mask(jets, identification, btag)]
+    taus = remove_overlap(taus, electrons, muons)
+    jets = remove_overlap(jets, electrons, muons, taus)
+    is_bjet, is_light = jets[btag] > working_point, jets[btag] < working_point
+    light_jets = jets[is_light]
+    lepton = _hardest_lepton(electrons, muons)
+    nearest = _nearest_light_jet(lepton, light_jets)
+    top = topness(
+        lepton, jets, met, met_phi, is_bjet=is_bjet, mask=is_bjet | is_light, strategy=strategy, parallel=parallel
+    )
+    cuts = BbwwCuts(
+        one_lepton=_count(electrons) + _count(muons) == 1,
+        tau_veto=_count(taus) == 0,
+        two_bjets=_count(jets[is_bjet]) >= 2,
+        two_light=_count(light_jets) >= 2,
+        dr_l_jnear=nearest < MAX_DELTA_R_LEPTON_JET,
+        topness=top.topness > MIN_TOPNESS,
+    )
+    passed = np.logical_and.reduce(cuts)
+    return BbwwSelection(
+        electrons, muons, taus, jets, jets[is_bjet], light_jets, lepton, nearest, top, cuts, passed
+    )
+
+
+def remove_overlap(objects: ak.Array, *others: ak.Array, delta_r: float = OVERLAP_DELTA_R) -> ak.Array:
+    """The objects farther than ``delta_r`` from every object of the other collections.
+
+    Parameters
+    ----------
+    objects : ak.Array of lists of records
+        With ``eta`` and ``phi`` (radians).
+    *others : ak.Array of lists of records
+        Collections that take precedence.
+    delta_r : float
+        Objects at this distance or nearer are removed.
+
+    Returns
+    -------
+    ak.Array
+        ``objects`` without those.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> jets = ak.Array([[{"eta": 0.4, "phi": 3.1}, {"eta": 0.0, "phi": 0.5}]])
+    >>> muons = ak.Array([[{"eta": 0.3, "phi": -3.1}]])
+    >>> remove_overlap(jets, muons).to_list()
+    [[{'eta': 0.0, 'phi': 0.5}]]
+    """
+    flat = _directions("objects", objects)
+    keep = np.ones(len(flat.mask), np.bool_)
+    for other in others:
+        near = _directions("other objects", other)
+        keep &= ~(nearest_delta_r(flat.offsets, *flat.columns, near.offsets, *near.columns) <= delta_r)
+    return objects[ak.unflatten(keep, np.diff(flat.offsets))]
+
+
+class Haa4bSelection(NamedTuple):
+    """What :func:`select_haa4b` finds.
+
+    Parameters
+    ----------
+    jets : ak.Array of lists
+        Jets with pT > 30 GeV.
+    bjets : ak.Array of lists
+        b jets with pT > 20 GeV.
+    passed : bool array, shape (n_events,)
+        At least four such jets, three such b jets, and a sub-leading b jet above 30 GeV.
+    """
+
+    jets: ak.Array
+    bjets: ak.Array
+    passed: BoolArray
+
+
+def select_haa4b(jets: ak.Array, bjets: ak.Array) -> Haa4bSelection:
+    """Jets and events of the search for H -> aa -> 4b.
+
+    Parameters
+    ----------
+    jets, bjets : ak.Array of lists of records
+        All jets, and those of them that are b-tagged, with ``pt`` in GeV. They are counted independently.
+
+    Returns
+    -------
+    Haa4bSelection
+        At least four jets above 30 GeV, at least three b jets above 20 GeV, at least two b jets above 30 GeV.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Notes
+    -----
+    EveNet paper, Sec. IV.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> jets = ak.Array([[{"pt": 50.0}, {"pt": 40.0}, {"pt": 31.0}, {"pt": 30.5}, {"pt": 25.0}]])
+    >>> select_haa4b(jets, jets[:, [0, 1, 4]]).passed, select_haa4b(jets, jets[:, [0, 4]]).passed
+    (array([ True]), array([False]))
+    """
+    require_fields("jets", jets, ["pt"])
+    require_fields("bjets", bjets, ["pt"])
+    jets = jets[jets["pt"] > 30.0]
+    bjets = bjets[bjets["pt"] > 20.0]
+    passed = (_count(jets) >= 4) & (_count(bjets) >= 3) & (_count(bjets[bjets["pt"] > 30.0]) >= 2)
+    return Haa4bSelection(jets, bjets, passed)
+
+
+class Tt2lSelection(NamedTuple):
+    """What :func:`select_tt2l` finds.
+
+    Parameters
+    ----------
+    leptons, bjets : ak.Array of lists
+        Those with pT > 25 GeV and abs(eta) < 2.5.
+    two_leptons, opposite_sign, two_bjets : bool array, shape (n_events,)
+        Exactly two such leptons; exactly two, of opposite charge; at least two such b jets.
+    passed : bool array, shape (n_events,)
+        All of these.
+    """
+
+    leptons: ak.Array
+    bjets: ak.Array
+    two_leptons: BoolArray
+    opposite_sign: BoolArray
+    two_bjets: BoolArray
+    passed: BoolArray
+
+
+def select_tt2l(leptons: ak.Array, bjets: ak.Array) -> Tt2lSelection:
+    """Leptons, b jets and events of the measurement of spin correlations in tt -> 2l.
+
+    Parameters
+    ----------
+    leptons : ak.Array of lists of records
+        Electrons and muons together, with ``pt`` in GeV, ``eta`` and ``charge``.
+    bjets : ak.Array of lists of records
+        b-tagged jets, with ``pt`` in GeV and ``eta``.
+
+    Returns
+    -------
+    Tt2lSelection
+        Selected collections, cuts and ``passed``. The window in m(tt) is not among them: it needs the reconstruction.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Notes
+    -----
+    EveNet paper, Sec. V.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> leptons = ak.Array([[{"pt": 30.0, "eta": 0.1, "charge": 1}, {"pt": 26.0, "eta": -2.0, "charge": -1}]])
+    >>> bjets = ak.Array([[{"pt": 60.0, "eta": 1.0}, {"pt": 25.0, "eta": 0.0}]])
+    >>> found = select_tt2l(leptons, bjets)
+    >>> found.opposite_sign, found.two_bjets
+    (array([ True]), array([False]))
+    """
+    require_fields("leptons", leptons, ["pt", "eta", "charge"])
+    require_fields("bjets", bjets, ["pt", "eta"])
+    leptons = leptons[(leptons["pt"] > 25.0) & (abs(leptons["eta"]) < 2.5)]
+    bjets = bjets[(bjets["pt"] > 25.0) & (abs(bjets["eta"]) < 2.5)]
+    two_leptons = _count(leptons) == 2
+    # Both signs present: a sum of zero would also accept two neutral objects.
+    charges = leptons["charge"]
+    both_signs = ak.to_numpy(ak.any(charges > 0, axis=1) & ak.any(charges < 0, axis=1))
+    two_bjets = _count(bjets) >= 2
+    opposite_sign = two_leptons & both_signs
+    return Tt2lSelection(leptons, bjets, two_leptons, opposite_sign, two_bjets, opposite_sign & two_bjets)
+
+
+class Tt2lTrainingSelection(NamedTuple):
+    """What :func:`select_tt2l_training` finds: up to four leptons, four b jets and six other jets, pT-ordered.
+
+    Parameters
+    ----------
+    leptons, bjets, other_jets : ak.Array of lists
+        The hardest objects of each event.
+    """
+
+    leptons: ak.Array
+    bjets: ak.Array
+    other_jets: ak.Array
+
+
+def select_tt2l_training(leptons: ak.Array, jets: ak.Array, *, is_bjet: ak.Array) -> Tt2lTrainingSelection:
+    """The objects that the network of the tt -> 2l measurement is trained on.
+
+    Parameters
+    ----------
+    leptons, jets : ak.Array of lists of records
+        With ``pt`` in GeV.
+    is_bjet : ak.Array of lists of bool
+        True for b-tagged jets.
+
+    Returns
+    -------
+    Tt2lTrainingSelection
+        Leptons with pT > 10 GeV and jets with pT > 20 GeV; at most four leptons, four b jets and six other jets, the
+        hardest first. No event is cut.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Notes
+    -----
+    EveNet paper, Sec. V.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> jets = ak.Array([[{"pt": 25.0}, {"pt": 60.0}, {"pt": 20.0}]])
+    >>> found = select_tt2l_training(jets[:, :0], jets, is_bjet=ak.Array([[False, True, True]]))
+    >>> found.bjets.to_list(), found.other_jets.to_list()
+    ([[{'pt': 60.0}]], [[{'pt': 25.0}]])
+    """
+    require_fields("leptons", leptons, ["pt"])
+    require_fields("jets", jets, ["pt"])
+    hard = jets["pt"] > 20.0
+    return Tt2lTrainingSelection(
+        leptons=_hardest(leptons[leptons["pt"] > 10.0], 4),
+        bjets=_hardest(jets[hard & is_bjet], 4),
+        other_jets=_hardest(jets[hard & ~is_bjet], 6),
+    )
+
+
+class DimuonSelection(NamedTuple):
+    """What :func:`select_dimuon` finds.
+
+    Parameters
+    ----------
+    muons : ak.Array of lists
+        The pair of each event, harder muon first: the two hardest tight muons, filled up with the hardest others (such
+        an event does not pass).
+    mass : float64 array, shape (n_events,)
+        Invariant mass of the pair in GeV; NaN where there are fewer than two muons.
+    channel : str array, shape (n_events,)
+        ``"OS"`` or ``"SS"`` for opposite or same sign, ``"none"`` without a pair.
+    region : str array, shape (n_events,)
+        ``"SBL"`` (5, 9), ``"SR"`` (9, 10.6), ``"SBH"`` (10.6, 16) GeV, open intervals; else ``"none"``.
+    passed : bool array, shape (n_events,)
+        Trigger, both muons tight and not isolated, pT and mass window; whatever the charges and the region.
+    """
+
+    muons: ak.Array
+    mass: FloatArray
+    channel: npt.NDArray[np.str_]
+    region: npt.NDArray[np.str_]
+    passed: BoolArray
+
+
+def select_dimuon(
+    muons: ak.Array,
+    trigger: npt.ArrayLike | ak.Array,
+    *,
+    mass: npt.ArrayLike | ak.Array | None = None,
+    tight: str = "tightId",
+    isolation: str = "pfRelIso04_all",
+) -> DimuonSelection:
+    """Anti-isolated muon pairs around the Upsilon resonances.
+
+    Both muons tight, with relative isolation of at least 0.55; pT of at least 17 and 8 GeV; mass from 5 to 16 GeV
+    (inclusive).
+
+    Parameters
+    ----------
+    muons : ak.Array of lists of records
+        With ``pt``, ``charge`` and the fields named below; ``eta``, ``phi`` and ``mass`` too unless the pair's mass is
+        given. GeV and radians.
+    trigger : bool array, one per event
+        The study used HLT_TrkMu15_DoubleTrkMu5NoFiltersNoVtx on the DoubleMuon data of 2016H.
+    mass : array, one number per event, optional
+        Mass of the pair in GeV, where it is known already.
+    tight, isolation : str
+        Fields with the tight identification and the relative isolation in a cone of 0.4.
+
+    Returns
+    -------
+    DimuonSelection
+        Pair, mass, channel, region and ``passed``.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Notes
+    -----
+    EveNet paper, Sec. VI, after the dimuon search in CMS Open Data.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> muons = ak.Array([[
+    ...     {"pt": 20.0, "eta": 0.1, "phi": 0.0, "mass": 0.1057, "charge": 1, "tightId": True, "pfRelIso04_all": 0.8},
+    ...     {"pt": 15.0, "eta": 0.5, "phi": 0.4, "mass": 0.1057, "charge": -1, "tightId": True, "pfRelIso04_all": 0.6},
+    ... ]])
+    >>> found = select_dimuon(muons, [True])
+    >>> found.mass.round(2), found.channel, found.region, found.passed
+    (array([9.72]), array(['OS'], dtype='<U4'), array(['SR'], dtype='<U4'), array([ True]))
+    """
+    needed = ["pt", "charge", tight, isolation]
+    require_fields("muons", muons, needed if mass is not None else [*needed, "eta", "phi", "mass"])
+    pair = _dimuon_pair(muons, tight)
+    pair_mass = _pair_mass(pair) if mass is None else event_column("mass", mass, len(muons))
+    has_pair = _count(pair) == 2
+    leading = ak.to_numpy(ak.fill_none(ak.max(pair["pt"], axis=1), 0.0))
+    good = (pair["pt"] >= 8.0) & (pair[isolation] >= 0.55) & (pair[tight] == True)  # noqa: E712 (may be an integer)
+    passed = has_pair & event_flags(trigger) & ak.to_numpy(ak.all(good, axis=1)) & (leading >= 17.0)
+    same_sign = ak.to_numpy(ak.prod(pair["charge"], axis=1) > 0)
+    region = np.full(len(pair_mass), "none", dtype="<U4")
+    for name, (low, high) in DIMUON_REGIONS.items():
+        region[(pair_mass > low) & (pair_mass < high) & has_pair] = name
+    return DimuonSelection(
+        muons=pair,
+        mass=pair_mass,
+        channel=np.where(has_pair, np.where(same_sign, "SS", "OS"), "none"),
+        region=region,
+        passed=passed & (pair_mass >= DIMUON_WINDOW[0]) & (pair_mass <= DIMUON_WINDOW[1]),
+    )
+
+
+def _dimuon_pair(muons: ak.Array, tight: str) -> ak.Array:
+    by_pt = muons[ak.argsort(muons["pt"], axis=1, ascending=False, stable=True)]
+    order = ak.argsort(ak.values_astype(by_pt[tight], np.int8), axis=1, ascending=False, stable=True)
+    return by_pt[order][:, :2]
+
+
+def _electron_mask(electrons: ak.Array, identification: BbwwIdentification | None) -> ak.Array:
+    branch = identification.electron_id if identification else None
+    cuts = {} if identification is None else {"dxy": _below(0.045), "dz": _below(0.2), branch: _is_true}
+    return _kinematic_mask("electrons", electrons, 35.0, 2.5, MOMENTUM) & _identified("electrons", electrons, cuts)
