@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from evenet_hep.model.evenet import EveNetConfig as EveNetConfig
     from evenet_hep.schema import EventSchema as EventSchema
     from evenet_hep.schema import Feature as Feature
-    from evenet_hep.schema import SchemaError as SchemaError
 
 __version__ = "0.1.0"
 
@@ -30,7 +29,6 @@ _HOME = {
     "EventSchema": "evenet_hep.schema",
     "Feature": "evenet_hep.schema",
     "Predictor": "evenet_hep.inference",
-    "SchemaError": "evenet_hep.schema",
 }
 
 __all__ = [
@@ -40,7 +38,6 @@ __all__ = [
     "EventSchema",
     "Feature",
     "Predictor",
-    "SchemaError",
     "__version__",
 ]
 

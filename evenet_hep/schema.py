@@ -27,6 +27,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evenet_hep.errors import SchemaError
+
 TRANSFORMS = ("none", "standard", "log", "uniform", "periodic")
 
 # Definitions of the features that mean different things in different places.
@@ -38,10 +40,6 @@ DEFINITIONS: Mapping[str, tuple[str, ...]] = {
 FORMAT = 1  # of schema.json; raised when an old file would be read wrongly
 
 PUBLISHED_CLASSES = ("QCD", "TT", "ttW", "ttZ", "WJets", "ZJets", "WW", "ZZ", "WZ", "HWW")
-
-
-class SchemaError(ValueError):
-    """A schema that contradicts itself, or data that do not fit one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +86,8 @@ class Feature:
     default: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
+        name: object = self.name
+        if not isinstance(name, str) or not name.isidentifier():
             msg = f"feature name must be an identifier such as 'pt'; found {self.name!r}"
             raise SchemaError(msg)
         _one_of(self.name, "unit", self.unit, ("", "GeV", "rad", "cm"))
@@ -157,7 +156,8 @@ class EventSchema:
                     msg = f"schema {key} must hold Feature entries; found {feature!r}"
                     raise SchemaError(msg)
             _no_duplicates(key, [feature.name for feature in getattr(self, key)])
-        for name in self.classes:
+        classes: tuple[object, ...] = self.classes
+        for name in classes:
             if not isinstance(name, str) or not name:
                 msg = f"schema classes must be names; found {name!r}"
                 raise SchemaError(msg)
@@ -165,7 +165,8 @@ class EventSchema:
         if not self.objects:
             msg = "schema objects is empty; a cloud needs at least one object feature"
             raise SchemaError(msg)
-        if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
+        capacity: object = self.capacity
+        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             msg = f"schema capacity must be a whole number of at least 1; found {self.capacity!r}"
             raise SchemaError(msg)
 

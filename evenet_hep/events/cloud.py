@@ -10,7 +10,8 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from evenet_hep.events.columns import EventInput, InputError, ObjectBlock
+from evenet_hep.errors import InputError
+from evenet_hep.events.columns import EventInput, ObjectBlock
 from evenet_hep.events.fill import COMPUTED, INDEX, FlatObjects, cartesian, fill_objects
 from evenet_hep.events.nanoaod import Branches, from_events
 from evenet_hep.schema import EventSchema
@@ -139,7 +140,11 @@ class EventCloud:
             What the network reads.
         """
         n_events, capacity, blocks = source.n_events, schema.capacity, source.blocks
-        sizes = np.stack([np.diff(block.offsets) for block in blocks], axis=1) if blocks else np.zeros((n_events, 0), int)
+        sizes = (
+            np.stack([np.diff(block.offsets) for block in blocks], axis=1)
+            if blocks
+            else np.zeros((n_events, 0), int)
+        )
         if sizes.size and sizes.max() > _LARGEST_POSITION:
             msg = f"a collection may have at most {_LARGEST_POSITION} objects per event; found {sizes.max()}"
             raise InputError(msg)
@@ -205,18 +210,24 @@ class EventCloud:
     @property
     def n_objects(self) -> npt.NDArray[np.int64]:
         """Number of objects kept, shape (n_events,)."""
-        return self.mask.sum(axis=1)
+        counts: npt.NDArray[np.int64] = self.mask.sum(axis=1)
+        return counts
 
     @property
     def n_dropped(self) -> npt.NDArray[np.int64]:
         """Number of objects beyond the capacity, shape (n_events,)."""
-        return np.maximum(self.sizes.sum(axis=1) - self.schema.capacity, 0)
+        beyond: npt.NDArray[np.int64] = np.maximum(self.sizes.sum(axis=1) - self.schema.capacity, 0)
+        return beyond
 
     def to_torch(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Objects, mask and event features as tensors that share memory with the cloud."""
         import torch  # noqa: PLC0415  the events room must import without torch
 
-        return torch.from_numpy(self.objects), torch.from_numpy(self.mask), torch.from_numpy(self.event_features)
+        return (
+            torch.from_numpy(self.objects),
+            torch.from_numpy(self.mask),
+            torch.from_numpy(self.event_features),
+        )
 
     def to_awkward(self) -> ak.Array:
         """The cloud as jagged records: ``objects`` with the schema's fields, and one field per event feature."""
@@ -270,7 +281,9 @@ def _check_shape(name: str, array: npt.NDArray[Any], expected: tuple[int, ...]) 
         raise InputError(msg)
 
 
-def _flatten(blocks: Sequence[ObjectBlock], part: slice, schema: EventSchema, wanted: set[str]) -> FlatObjects:
+def _flatten(
+    blocks: Sequence[ObjectBlock], part: slice, schema: EventSchema, wanted: set[str]
+) -> FlatObjects:
     """The objects of some events, collection after collection, with what the schema needs of them."""
     offsets = np.stack([block.offsets[part.start : part.stop + 1] for block in blocks])
     ranges = [slice(int(first), int(last)) for first, last in offsets[:, [0, -1]]]

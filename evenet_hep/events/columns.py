@@ -9,19 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
+from evenet_hep.errors import InputError
+
 FloatArray = npt.NDArray[np.float32]
 
 KINDS = ("lepton", "jet", "tau", "photon", "other")
-
-
-class InputError(ValueError):
-    """Events that cannot be turned into a cloud: a missing field, NaN, a negative pT."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +108,25 @@ class EventInput:
                 raise InputError(msg)
 
 
-def require_fields(where: str, array: ak.Array, needed: Iterable[str]) -> None:
+# A record array (ak.Array), or its fields one by one (Mapping[str, ak.Array]) as a flat table with Jet_pt, Jet_eta, ...
+# gives them.
+Table: TypeAlias = Any
+
+
+def field_names(table: Table) -> list[str]:
+    """The field names of a record array or of a mapping of arrays."""
+    return list(table) if isinstance(table, Mapping) else ak.fields(table)
+
+
+def require_fields(where: str, array: Table, needed: Iterable[str]) -> None:
     """Raise unless a record array has all the needed fields; the message lists the near misses.
 
     Parameters
     ----------
     where : str
         What the array is called in the message, as in ``"Jet"``.
-    array : ak.Array
-        Records.
+    array : ak.Array or mapping of str to ak.Array
+        Records, or their fields one by one.
     needed : iterable of str
         Field names.
 
@@ -132,9 +140,9 @@ def require_fields(where: str, array: ak.Array, needed: Iterable[str]) -> None:
     >>> import awkward as ak
     >>> require_fields("Jet", ak.Array([[{"pt": 1.0, "eta": 0.0}]]), ["pt", "Eta"])
     Traceback (most recent call last):
-    evenet_hep.events.columns.InputError: Jet has no field 'Eta'; nearest: 'eta'; it has eta, pt
+    evenet_hep.errors.InputError: Jet has no field 'Eta'; nearest: 'eta'; it has eta, pt
     """
-    present = ak.fields(array)
+    present = field_names(array)
     for name in needed:
         if name not in present:
             msg = f"{where} has no field {name!r}; {near_misses(name, present)}"
@@ -151,7 +159,7 @@ def near_misses(name: str, present: Sequence[str]) -> str:
 
 
 def flat_columns(
-    name: str, objects: ak.Array, fields: Mapping[str, str]
+    name: str, objects: Table, fields: Mapping[str, str]
 ) -> tuple[npt.NDArray[np.int64], dict[str, FloatArray]]:
     """Offsets and flat float32 columns of chosen fields of a jagged collection.
 
@@ -159,8 +167,8 @@ def flat_columns(
     ----------
     name : str
         Of the collection, for messages.
-    objects : ak.Array
-        Jagged records, one list per event; eager or virtual.
+    objects : ak.Array or mapping of str to ak.Array
+        Jagged records, one list per event, or their fields one by one; eager or virtual.
     fields : mapping of str to str
         Name wanted -> field of the collection.
 
@@ -175,14 +183,18 @@ def flat_columns(
         For a missing field, a field that is not numeric, or missing values (None).
     """
     require_fields(name, objects, fields.values())
-    if objects.ndim < 2:
-        msg = f"{name} must hold one list of objects per event; found type {objects.type}"
+    needed = sorted(set(fields.values()))
+    chosen = ak.zip({f: objects[f] for f in needed}) if isinstance(objects, Mapping) else objects[needed]
+    if chosen.ndim < 2:
+        msg = f"{name} must hold one list of objects per event; found type {chosen.type}"
         raise InputError(msg)
-    chosen = ak.materialize(objects[sorted(set(fields.values()))])
+    chosen = ak.materialize(chosen)
     offsets = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(_counts(name, chosen), out=offsets[1:])
     flat = ak.flatten(chosen, axis=1)
-    return offsets, {wanted: to_column(f"{name}[{source!r}]", flat[source]) for wanted, source in fields.items()}
+    return offsets, {
+        wanted: to_column(f"{name}[{source!r}]", flat[source]) for wanted, source in fields.items()
+    }
 
 
 def to_column(where: str, values: Any) -> FloatArray:

@@ -108,7 +108,12 @@ def _sum_objects(pt, btag, momenta, is_lepton, is_hadron, slot_collection, slot_
         ht_lep += lepton * pt[entry]
         px, py, pz, energy = momenta[entry, 0], momenta[entry, 1], momenta[entry, 2], momenta[entry, 3]
         e, x, y, z = e + energy, x + px, y + py, z + pz
-        e_lep, x_lep, y_lep, z_lep = e_lep + lepton * energy, x_lep + lepton * px, y_lep + lepton * py, z_lep + lepton * pz
+        e_lep, x_lep, y_lep, z_lep = (
+            e_lep + lepton * energy,
+            x_lep + lepton * px,
+            y_lep + lepton * py,
+            z_lep + lepton * pz,
+        )
         e_b, x_b, y_b, z_b = e_b + bjet * energy, x_b + bjet * px, y_b + bjet * py, z_b + bjet * pz
     return ht, ht_lep, _mass(e, x, y, z), _mass(e_lep, x_lep, y_lep, z_lep), _mass(e_b, x_b, y_b, z_b)
 

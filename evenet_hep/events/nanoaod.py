@@ -23,18 +23,20 @@ from typing import Any, NamedTuple
 import awkward as ak
 import numpy as np
 
+from evenet_hep.errors import InputError
 from evenet_hep.events.columns import (
     EventInput,
     FloatArray,
-    InputError,
     ObjectBlock,
+    Table,
+    field_names,
     flat_columns,
     near_misses,
     require_fields,
     to_column,
 )
 from evenet_hep.events.fill import COMPUTED
-from evenet_hep.schema import EventSchema
+from evenet_hep.schema import EventSchema, Feature
 
 
 class NanoVersion(NamedTuple):
@@ -127,16 +129,18 @@ def from_events(
     return EventInput(len(events), blocks, _event_columns(events, schema, branches, met, given))
 
 
-def nano_version(events: ak.Array, jets: ak.Array) -> NanoVersion | None:
+def nano_version(events: ak.Array, jets: Table) -> NanoVersion | None:
     """The generation of a NanoAOD file by its fields; None if it is none of those known.
 
     A file whose MET collection is not the usual one of its version is read with the one it has.
     """
-    present = set(ak.fields(jets))
+    present = set(field_names(jets))
     for version in VERSIONS:
         if version.btag in present:
             if not _has(events, version.met):
-                return version._replace(met=next((name for name in MET_NAMES if _has(events, name)), version.met))
+                return version._replace(
+                    met=next((name for name in MET_NAMES if _has(events, name)), version.met)
+                )
             return version
     return None
 
@@ -146,7 +150,7 @@ def _has(events: ak.Array, name: str) -> bool:
     return name in fields or f"{name}_pt" in fields
 
 
-def _table(events: ak.Array, name: str) -> ak.Array:
+def _table(events: ak.Array, name: str) -> Table:
     """One collection, also from a flat table with names such as Jet_pt."""
     fields = ak.fields(events)
     if name in fields:
@@ -155,7 +159,7 @@ def _table(events: ak.Array, name: str) -> ak.Array:
     if not flat:
         msg = f"the events have no collection {name!r}; {near_misses(name, fields)}"
         raise InputError(msg)
-    return ak.zip({field.removeprefix(f"{name}_"): events[field] for field in flat}, depth_limit=1)
+    return {field.removeprefix(f"{name}_"): events[field] for field in flat}
 
 
 class _Tagger(NamedTuple):
@@ -167,7 +171,7 @@ def _tagger(
     events: ak.Array,
     schema: EventSchema,
     branches: Branches,
-    tables: Mapping[str, tuple[str, ak.Array]],
+    tables: Mapping[str, tuple[str, Table]],
     given: Mapping[str, FloatArray],
 ) -> _Tagger | None:
     """The b-tag to use; None when neither an object feature nor an event feature needs one."""
@@ -181,7 +185,7 @@ def _tagger(
     field = branches.btag or (version.btag if version else "")
     if not field:
         expected = ", ".join(version.btag for version in VERSIONS)
-        msg = f"the jets have none of the b-tag fields {expected}; name yours as btag; {near_misses('btag', ak.fields(jets))}"
+        msg = f"the jets have none of the b-tag fields {expected}; name yours as btag; {near_misses('btag', field_names(jets))}"
         raise InputError(msg)
     usual = version.working_point if version and field == version.btag else None
     working_point = branches.working_point if branches.working_point is not None else usual
@@ -194,15 +198,17 @@ def _tagger(
 def _block(
     name: str,
     kind: str,
-    table: ak.Array,
+    table: Table,
     schema: EventSchema,
     tagger: _Tagger | None,
     given: Mapping[str, FloatArray],
 ) -> ObjectBlock:
-    present = set(ak.fields(table))
+    present = set(field_names(table))
     fields = {"pt": "pt"}
     constants: dict[str, float] = {}
-    masses = any(feature.startswith("m_") and feature in COMPUTED for feature in set(schema.event_names) - set(given))
+    masses = any(
+        feature.startswith("m_") and feature in COMPUTED for feature in set(schema.event_names) - set(given)
+    )
     if masses or "energy" in schema.object_names:
         fields |= {"eta": "eta", "phi": "phi", "mass": "mass"}
         if kind == "photon" and "mass" not in present:
@@ -242,10 +248,8 @@ def _event_columns(
     columns = dict(given)
     wanted = [name for name in schema.event_names if name not in given]
     if {"met", "met_phi"} & set(wanted):
-        name, table = "met", met
-        if table is None:
-            name = branches.met or _usual_met(events, branches)
-            table = _table(events, name)
+        name = "met" if met is not None else branches.met or _usual_met(events, branches)
+        table: Table = met if met is not None else _table(events, name)
         for feature, field in (("met", "pt"), ("met_phi", "phi")):
             if feature in wanted:
                 require_fields(name, table, [field])
@@ -283,7 +287,11 @@ def _event_column(events: ak.Array, name: str) -> FloatArray:
 def _from_records(events: ak.Array, schema: EventSchema, given: dict[str, FloatArray]) -> EventInput:
     """Records that hold the schema's own fields: a jagged ``objects`` and one number per event feature."""
     objects = events["objects"]
-    fields = {name: name for name in ("pt", *schema.object_names) if name != "energy" or "energy" in ak.fields(objects)}
+    fields = {
+        name: name
+        for name in ("pt", *schema.object_names)
+        if name != "energy" or "energy" in ak.fields(objects)
+    }
     if "energy" in schema.object_names and "energy" not in fields:
         fields |= {name: name for name in ("eta", "phi", "mass")}
     offsets, columns = flat_columns("objects", objects, fields)
@@ -291,3 +299,63 @@ def _from_records(events: ak.Array, schema: EventSchema, given: dict[str, FloatA
     require_fields("events", events, wanted)
     read = {name: to_column(f"event feature {name!r}", events[name]) for name in wanted}
     return EventInput(len(events), (ObjectBlock("objects", "other", offsets, columns),), given | read)
+
+
+def describe_sources(events: ak.Array, schema: EventSchema, branches: Branches) -> dict[str, str]:
+    """Schema field -> the branches it would be filled from, in words; empty where it cannot be filled.
+
+    Raises
+    ------
+    InputError
+        If the events lack a collection or have no b-tag that could be used.
+    """
+    if "objects" in ak.fields(events):
+        objects = ak.fields(events["objects"])
+        found = {name: f"objects.{name}" if name in objects else "" for name in schema.object_names}
+        return found | {name: name if name in ak.fields(events) else "" for name in schema.event_names}
+    tables = {
+        name: (kind, _table(events, name)) for kind, names in branches.kinds().items() for name in names
+    }
+    tagger = _tagger(events, schema, branches, tables, {})
+    sources = {}
+    for feature in schema.objects:
+        sources[feature.name] = _object_source(feature, tables, tagger)
+    for name in schema.event_names:
+        sources[name] = _event_source(events, name, branches)
+    return sources
+
+
+def _object_source(feature: Feature, tables: Mapping[str, tuple[str, Table]], tagger: _Tagger | None) -> str:
+    needed = {"energy": ("pt", "eta", "mass"), "is_lepton": ()}.get(feature.name, (feature.name,))
+    if feature.name == "is_lepton":
+        return ", ".join(f"{name}: {int(kind == 'lepton')}" for name, (kind, _) in tables.items())
+    if feature.name == "btag":
+        jets = ", ".join(name for name, (kind, _) in tables.items() if kind == "jet")
+        flag = f" > {tagger.working_point}" if tagger and feature.definition == "flag" else ""
+        return f"{jets}.{tagger.field}{flag}, 0 for others" if tagger else "0 for all"
+    parts = []
+    for name, (kind, table) in tables.items():
+        if feature.name == "charge" and kind in ("jet", "photon"):
+            parts.append(f"{name}: 0")
+        elif all(field in field_names(table) for field in needed):
+            parts.append(f"{name}.{'+'.join(needed)}")
+        elif feature.default is not None:
+            parts.append(f"{name}: {feature.default}")
+        else:
+            return ""
+    return ", ".join(parts)
+
+
+def _event_source(events: ak.Array, name: str, branches: Branches) -> str:
+    if name in ("met", "met_phi"):
+        collection = branches.met or _usual_met(events, branches)
+        field = "pt" if name == "met" else "phi"
+        return f"{collection}.{field}" if field in field_names(_table(events, collection)) else ""
+    if name in COMPUTED:
+        return "computed from the objects"
+    collection, _, field = name.partition("_")
+    if name in ak.fields(events) or (
+        collection in ak.fields(events) and field in ak.fields(events[collection])
+    ):
+        return name
+    return ""

@@ -35,7 +35,9 @@ def nano_like(n_events: int, seed: int = 1) -> ak.Array:
         }
         records = ak.zip({k: ak.unflatten(v.astype(np.float32), counts) for k, v in columns.items()})
         tables[name] = ak.to_packed(records[ak.argsort(records["pt"], ascending=False)])
-    met = ak.zip({"pt": rng.exponential(40, n_events).astype("f4"), "phi": rng.uniform(-3, 3, n_events).astype("f4")})
+    met = ak.zip(
+        {"pt": rng.exponential(40, n_events).astype("f4"), "phi": rng.uniform(-3, 3, n_events).astype("f4")}
+    )
     return ak.zip({**tables, "MET": met}, depth_limit=1)
 
 
@@ -131,7 +133,9 @@ def test_speed_against_the_chain() -> None:
     )
     print()
     for name, slow, fast in (("objects", *runs[:2]), ("objects and event features", *runs[2:])):
-        print(f"{name}: chain {n / slow / 1e6:.2f}M, cloud {n / fast / 1e6:.2f}M events/s: {slow / fast:.1f} times")
+        print(
+            f"{name}: chain {n / slow / 1e6:.2f}M, cloud {n / fast / 1e6:.2f}M events/s: {slow / fast:.1f} times"
+        )
     assert runs[0] > runs[1]
     assert runs[2] > runs[3]
 
@@ -151,7 +155,9 @@ def test_time_is_linear_and_memory_small() -> None:
     tracemalloc.stop()
     arrays = (cloud.objects, cloud.mask, cloud.event_features, cloud.index, cloud.sizes)
     output = sum(array.nbytes for array in arrays)
-    print(f"peak memory: {peak / output:.2f} times the output, {peak / sum(a.nbytes for a in arrays[:3]):.2f} times its tensors")
+    print(
+        f"peak memory: {peak / output:.2f} times the output, {peak / sum(a.nbytes for a in arrays[:3]):.2f} times its tensors"
+    )
     assert peak < 3 * output
 
 

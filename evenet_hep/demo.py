@@ -1,0 +1,54 @@
+"""The demonstration: scores, histograms and a figure for four small NanoAOD files that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coffea import processor
+from coffea.nanoevents import NanoAODSchema
+
+from evenet_hep.inference import Predictor
+from evenet_hep.plot import plot_class_scores, save_figure
+from evenet_hep.processors.event_scores import EventScores
+from evenet_hep.share import sample_files
+
+
+class DemoResult(NamedTuple):
+    """What the demonstration made.
+
+    Parameters
+    ----------
+    data_sets : dict of str to dict
+        Data set name -> accumulated output of ``EventScores``.
+    figure : Path
+        ``demo.png``.
+    tables : list of Path
+        Parquet tables with the scores of every event.
+    """
+
+    data_sets: dict[str, dict[str, Any]]
+    figure: Path
+    tables: list[Path]
+
+
+def run_demo(out: str | Path) -> DemoResult:
+    """Score the files of the package with the network of the package, in a coffea processor.
+
+    Parameters
+    ----------
+    out : str or Path
+        Folder for the tables and the figure; made if it is not there.
+    """
+    out = Path(out)
+    NanoAODSchema.warn_missing_crossrefs = False
+    fileset = {name: {"files": {str(path): "Events"}} for name, path in sample_files().items()}
+    run = processor.Runner(processor.IterativeExecutor(status=False), schema=NanoAODSchema)
+    data_sets = run(fileset, EventScores(Predictor("demo"), out=out))
+    data_sets = {name: data_sets[name] for name in fileset}
+    figure = plot_class_scores(
+        {name: content["scores"] for name, content in data_sets.items()},
+        counts={name: content["n_events"] for name, content in data_sets.items()},
+    )
+    tables = [out / table for content in data_sets.values() for table in sorted(content["tables"])]
+    return DemoResult(data_sets, save_figure(figure, out / "demo.png"), tables)

@@ -1,0 +1,187 @@
+"""Events from ROOT and Parquet files, a chunk at a time, with only the branches a schema needs.
+
+Processors read through coffea; this is the road of the command line, which needs no schema class and no processor.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import awkward as ak
+import pyarrow.parquet as pq
+import uproot
+
+from evenet_hep.errors import FileError, InputError
+from evenet_hep.events.columns import near_misses
+from evenet_hep.events.nanoaod import MET_NAMES, VERSIONS, Branches
+from evenet_hep.schema import EventSchema
+
+IDENTIFIERS = ("run", "luminosityBlock", "event")
+_TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
+_KINEMATICS = ("pt", "eta", "phi", "mass", "charge")
+
+
+class Chunk(NamedTuple):
+    """Events ``start`` to ``stop`` of a file."""
+
+    events: ak.Array
+    start: int
+    stop: int
+
+
+class FileContent(NamedTuple):
+    """What stands in a file: its kind, the number of events and the names of its branches or columns."""
+
+    kind: str
+    n_events: int
+    branches: tuple[str, ...]
+
+
+def inspect_file(path: str | Path, *, tree: str = "Events") -> FileContent:
+    """Kind, number of events and branches of a ROOT or Parquet file.
+
+    Raises
+    ------
+    FileError
+        For a file that does not exist, is neither ROOT nor Parquet, is damaged, or has no such tree.
+    """
+    path = Path(path)
+    if _kind(path) == "Parquet":
+        file = _open_parquet(path)
+        return FileContent("Parquet", file.metadata.num_rows, tuple(file.schema_arrow.names))
+    table = _open_tree(path, tree)
+    return FileContent("ROOT", int(table.num_entries), tuple(table.keys(recursive=False)))
+
+
+def wanted_branches(present: Iterable[str], schema: EventSchema, branches: Branches) -> list[str]:
+    """The branches of a flat table that a cloud of this schema may need, and the event identifiers.
+
+    Examples
+    --------
+    >>> wanted_branches(["Jet_pt", "Jet_area", "nJet", "HLT_Mu8", "event"], EventSchema.published(), Branches())
+    ['Jet_pt', 'event']
+    """
+    met = (branches.met,) if branches.met else MET_NAMES
+    btag = [branches.btag] if branches.btag else [version.btag for version in VERSIONS]
+    fields = {*_KINEMATICS, *schema.object_names, *btag}
+    collections = {name for names in branches.kinds().values() for name in names}
+    wanted = {f"{collection}_{field}" for collection in collections for field in fields}
+    wanted |= {f"{name}_{field}" for name in met for field in ("pt", "phi")}
+    wanted |= {*IDENTIFIERS, *schema.event_names, *collections, *met, "objects"}
+    return [name for name in present if name in wanted]
+
+
+def read_chunks(
+    path: str | Path,
+    schema: EventSchema,
+    *,
+    tree: str = "Events",
+    branches: Branches | None = None,
+    chunk_size: int = 50_000,
+) -> Iterator[Chunk]:
+    """The events of a file in chunks, with the branches the schema needs.
+
+    Parameters
+    ----------
+    path : str or Path
+        ROOT file (TTree or RNTuple) or Parquet file, with flat names such as ``Jet_pt`` or with records.
+    schema : EventSchema
+        What the network reads.
+    tree : str
+        Name of the tree in a ROOT file.
+    branches : Branches, optional
+        Collections, MET and b-tag to use.
+    chunk_size : int
+        Events per chunk.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read, also in the middle; the message names the file.
+    """
+    path, branches = Path(path), branches or Branches()
+    reader = _parquet_chunks if _kind(path) == "Parquet" else _root_chunks
+    names = wanted_branches(inspect_file(path, tree=tree).branches, schema, branches)
+    if not names:
+        msg = f"{path} has none of the branches the schema needs; it has {_some(inspect_file(path, tree=tree).branches)}"
+        raise InputError(msg)
+    chunks = reader(path, tree, names, chunk_size)
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except FileError:
+            raise
+        except Exception as error:
+            msg = f"{path} cannot be read: {_first_line(error)}"
+            raise FileError(msg) from error
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _root_chunks(path: Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
+    table = _open_tree(path, tree)
+    for start in range(0, max(table.num_entries, 1), chunk_size):  # an empty file is one empty chunk
+        stop = min(start + chunk_size, table.num_entries)
+        yield Chunk(table.arrays(list(names), entry_start=start, entry_stop=stop), start, stop)
+
+
+def _parquet_chunks(path: Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:  # noqa: ARG001
+    start, file = 0, _open_parquet(path)
+    if file.metadata.num_rows == 0:
+        yield Chunk(ak.from_arrow(file.read(columns=list(names))), 0, 0)
+    for batch in file.iter_batches(batch_size=chunk_size, columns=list(names)):
+        yield Chunk(ak.from_arrow(batch), start, start + batch.num_rows)
+        start += batch.num_rows
+
+
+def _kind(path: Path) -> str:
+    """ROOT or Parquet, by the first bytes of the file."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError as error:
+        msg = f"no such file: {path}"
+        raise FileError(msg) from error
+    except OSError as error:
+        msg = f"{path} cannot be opened: {error.strerror or errno.errorcode.get(error.errno or 0, error)}"
+        raise FileError(msg) from error
+    if magic == b"root":
+        return "ROOT"
+    if magic == b"PAR1":
+        return "Parquet"
+    msg = f"{path} is neither a ROOT nor a Parquet file; it begins with {magic!r}"
+    raise FileError(msg)
+
+
+def _open_tree(path: Path, tree: str) -> Any:
+    try:
+        file = uproot.open(path)
+        trees = sorted({name.split(";")[0] for name, kind in file.classnames().items() if kind in _TREES})
+        if tree in trees:
+            return file[tree]
+    except Exception as error:  # a damaged file makes the reader raise anything
+        msg = f"{path} cannot be read as ROOT: {_first_line(error)}"
+        raise FileError(msg) from error
+    msg = f"{path} has no tree {tree!r}; {near_misses(tree, trees)}"
+    raise FileError(msg)
+
+
+def _open_parquet(path: Path) -> Any:
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read as Parquet: {_first_line(error)}"
+        raise FileError(msg) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _some(names: Sequence[str], limit: int = 20) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -1,0 +1,58 @@
+"""Files that come with the package: a small trained network and four small NanoAOD files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evenet_hep.errors import CheckpointError
+
+_HERE = Path(__file__).parent
+
+# Data set name -> file. Origins and licences are in nanoaod/README.md.
+SAMPLES = {
+    "ttbar (MC, NanoAODv12)": "nano_tt_v12.root",
+    "W+jets (MC, 2015 Open Data)": "nano_2015_wjets.root",
+    "Drell-Yan (MC)": "nano_dy.root",
+    "DoubleMuon (collisions)": "nano_dimuon.root",
+}
+
+
+def sample_files() -> dict[str, Path]:
+    """The NanoAOD files that come with the package, by data set name.
+
+    Examples
+    --------
+    >>> [path.name for path in sample_files().values()]
+    ['nano_tt_v12.root', 'nano_2015_wjets.root', 'nano_dy.root', 'nano_dimuon.root']
+    """
+    return {name: _HERE / "nanoaod" / file for name, file in SAMPLES.items()}
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """The folder of a checkpoint: the path itself, or the network of that name that comes with the package.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such folder, or a file is missing in it.
+
+    Examples
+    --------
+    >>> find_checkpoint("demo").name
+    'demo'
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        shipped = {path.name: path for path in (_HERE / "models").iterdir() if path.is_dir()}
+        if str(name) not in shipped:
+            names = ", ".join(sorted(shipped))
+            msg = f"{str(name)!r} is neither a folder nor a network that comes with the package ({names})"
+            raise CheckpointError(msg)
+        folder = shipped[str(name)]
+    missing = [
+        file for file in ("config.json", "schema.json", "model.safetensors") if not (folder / file).is_file()
+    ]
+    if missing:
+        msg = f"{folder} is not a checkpoint: it lacks {', '.join(missing)}"
+        raise CheckpointError(msg)
+    return folder.resolve()
