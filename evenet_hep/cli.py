@@ -70,6 +70,7 @@ def demo(
     """Score four small NanoAOD files with a small network; both come with the package."""
     with console.status("loading coffea and torch"):
         from evenet_hep.demo import run_demo  # noqa: PLC0415  heavy imports only where they are needed
+        from evenet_hep.processors.event_scores import mean_probabilities  # noqa: PLC0415
 
     with console.status("scoring"):
         result = run_demo(out)
@@ -78,8 +79,7 @@ def demo(
     for heading in ("data set", "events", *classes, "events/s"):
         table.add_column(heading, justify="left" if heading == "data set" else "right")
     for name, content in result.data_sets.items():
-        scored = content["n_scored"] or float("nan")
-        means = [f"{content['sum_probability'][c] / scored:.2f}" for c in classes]
+        means = [f"{mean:.2f}" for mean in mean_probabilities(content).values()]
         table.add_row(
             name, str(content["n_events"]), *means, f"{content['n_events'] / content['seconds']:.0f}"
         )
@@ -176,7 +176,9 @@ def inspect(
     for heading in ("schema field", "filled from"):
         table.add_column(heading)
     for name, source in report.sources.items():
-        table.add_row(name, source or "[red]not in this file[/red]")
+        table.add_row(
+            name, f"[red]{source or 'not in this file'}[/red]" if name in report.missing else source
+        )
     console.print(table)
     if report.problem:
         console.print(report.problem, style="red", highlight=False, soft_wrap=True)

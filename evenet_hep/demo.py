@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from coffea import processor
-from coffea.nanoevents import NanoAODSchema
+from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from evenet_hep.inference import Predictor
 from evenet_hep.plot import plot_class_scores, save_figure
-from evenet_hep.processors.event_scores import EventScores
+from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
 from evenet_hep.share import sample_files
 
 
@@ -42,13 +43,27 @@ def run_demo(out: str | Path) -> DemoResult:
     """
     out = Path(out)
     NanoAODSchema.warn_missing_crossrefs = False
+    warnings.filterwarnings(
+        "ignore", "Branch Photon_", RuntimeWarning
+    )  # coffea replaces mass and charge of photons
+    predict = Predictor("demo")
+    _warm_up(predict)
     fileset = {name: {"files": {str(path): "Events"}} for name, path in sample_files().items()}
     run = processor.Runner(processor.IterativeExecutor(status=False), schema=NanoAODSchema)
-    data_sets = run(fileset, EventScores(Predictor("demo"), out=out))
+    data_sets = run(fileset, EventScores(predict, out=out, bins=10))
     data_sets = {name: data_sets[name] for name in fileset}
+    scores = {name: content["scores"] for name, content in data_sets.items()}
     figure = plot_class_scores(
-        {name: content["scores"] for name, content in data_sets.items()},
-        counts={name: content["n_events"] for name, content in data_sets.items()},
+        scores, {name: mean_probabilities(data_sets[name]) for name in fileset}, focus="TT"
     )
     tables = [out / table for content in data_sets.values() for table in sorted(content["tables"])]
     return DemoResult(data_sets, save_figure(figure, out / "demo.png"), tables)
+
+
+def _warm_up(predict: Predictor) -> None:
+    """Read the network and compile the kernels on a few events, so that the rates in the table are those of the work."""
+    path = next(iter(sample_files().values()))
+    events = NanoEventsFactory.from_root(
+        {str(path): "Events"}, entry_stop=5, schemaclass=NanoAODSchema
+    ).events()
+    predict(events, collections=select_objects(events))

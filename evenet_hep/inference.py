@@ -191,7 +191,7 @@ class Predictor:
         import torch  # noqa: PLC0415
 
         device = next(network.parameters()).device
-        widths = {"classification": len(network.schema.classes), "embedding": network.config.hidden_dim}
+        widths = {"classification": len(network.schema.classes), "embedding": network.config.width}
         results = {head: np.full((len(cloud), widths[head]), np.nan, np.float32) for head in self.heads}
         for rows, n_slots in self._batches(cloud.n_objects, network, device):
             objects = torch.from_numpy(cloud.objects[rows, :n_slots]).to(device)
@@ -199,8 +199,8 @@ class Predictor:
             event_features = torch.from_numpy(cloud.event_features[rows]).to(device)
             with torch.inference_mode():
                 encoded = network.encode(objects, mask, event_features)
-                if "classification" in results:
-                    logits = network.classify(encoded)
+                if "classification" in results and network.classification is not None:
+                    logits = network.classification(encoded.objects, mask, encoded.event)
                     results["classification"][rows] = logits.float().softmax(dim=1).cpu().numpy()
                 if "embedding" in results:
                     results["embedding"][rows] = encoded.event.float().cpu().numpy()
@@ -215,7 +215,7 @@ class Predictor:
         start = 0
         while start < len(order):
             n_slots = int(n_objects[order[start]])
-            size = self.batch_size or _events_at_once(n_slots, network.config.hidden_dim, device.type)
+            size = self.batch_size or _events_at_once(n_slots, network.config.width, device.type)
             rows = order[start : start + size]
             start += len(rows)
             yield rows, int(n_objects[rows[-1]])
@@ -257,8 +257,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _events_at_once(n_slots: int, hidden_dim: int, device_type: str) -> int:
+def _events_at_once(n_slots: int, width: int, device_type: str) -> int:
     """Events per forward pass: on a CPU the activations of a block should stay in the cache (about 1 MB)."""
     if device_type != "cpu":
         return max(1, 65_536 // n_slots)
-    return max(8, 2**20 // (16 * hidden_dim * n_slots))
+    return max(8, 2**20 // (16 * width * n_slots))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from evenet_hep.errors import EveNetError, InputError
+from evenet_hep.errors import EveNetError
 from evenet_hep.events.nanoaod import Branches, describe_sources
 from evenet_hep.events.reading import inspect_file, read_chunks
 from evenet_hep.schema import EventSchema
@@ -24,15 +24,22 @@ class FieldReport(NamedTuple):
         Size of the tree or table.
     sources : dict of str to str
         Schema field -> the branches it is filled from; empty if it cannot be filled.
-    problem : str
-        Why the file does not fit the schema; empty if it does.
+    missing : dict of str to str
+        Fields that cannot be filled, or not for every collection -> why.
     """
 
     kind: str
     n_events: int
     n_branches: int
     sources: dict[str, str]
-    problem: str
+    missing: dict[str, str]
+
+    @property
+    def problem(self) -> str:
+        """Why the file does not fit the schema, in a sentence; empty if it does."""
+        if not self.missing:
+            return ""
+        return f"the file cannot fill {', '.join(self.missing)}: {next(iter(self.missing.values()))}"
 
 
 def inspect_fields(
@@ -46,18 +53,9 @@ def inspect_fields(
         If the file cannot be read.
     """
     content = inspect_file(path, tree=tree)
-    branches = branches or Branches()
-    sources: dict[str, str] = dict.fromkeys((*schema.object_names, *schema.event_names), "")
-    try:
-        chunk = next(read_chunks(path, schema, tree=tree, branches=branches, chunk_size=1))
-        sources = describe_sources(chunk.events, schema, branches)
-    except InputError as error:
-        return FieldReport(content.kind, content.n_events, len(content.branches), sources, str(error))
-    missing = [name for name, source in sources.items() if not source]
-    problem = (
-        f"the file cannot fill {', '.join(missing)}; name other collections with --where" if missing else ""
-    )
-    return FieldReport(content.kind, content.n_events, len(content.branches), sources, problem)
+    event = next(read_chunks(path, schema, tree=tree, branches=branches, chunk_size=1, check=False)).events
+    found = describe_sources(event, schema, branches or Branches())
+    return FieldReport(content.kind, content.n_events, len(content.branches), *found)
 
 
 def describe_model(name: str | Path) -> str:

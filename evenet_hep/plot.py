@@ -17,49 +17,63 @@ if TYPE_CHECKING:
     Hist = hist.Hist[Any]
 
 
-def plot_class_scores(scores: Mapping[str, Hist], *, counts: Mapping[str, int] | None = None) -> Figure:
-    """Distributions of the class probabilities, one panel per data set.
+def plot_class_scores(
+    scores: Mapping[str, Hist], means: Mapping[str, Mapping[str, float]], *, focus: str
+) -> Figure:
+    """Mean class probabilities of every data set, and the distribution of one of them.
 
     Parameters
     ----------
     scores : mapping of str to Hist
         Data set name -> histogram with the axes ``class`` and ``probability``.
-    counts : mapping of str to int, optional
-        Events per data set, for the panel titles.
+    means : mapping of str to mapping
+        Data set name -> class name -> mean probability.
+    focus : str
+        Class whose probability is drawn on the right.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Two panels in a row; the classes have the same colours everywhere.
+        Two panels: stacked bars, one per data set, and densities with statistical uncertainties.
     """
-    names = list(scores)
-    n_rows = -(-len(names) // 2)
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(9, 0.9 + 2.9 * n_rows), layout="constrained")
-        panels = figure.subplots(n_rows, 2, squeeze=False, sharex=True).ravel()
-        for panel in panels[len(names) :]:
-            panel.set_visible(False)
-        for panel, name in zip(panels, names, strict=False):
-            _draw_classes(panel, scores[name])
-            count = f", {counts[name]} events" if counts else ""
-            panel.set_title(f"{name}{count}", loc="left", fontsize=9)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), frameon=False)
+        figure = Figure(figsize=(10, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
+        _draw_means(left, means)
+        for i, (name, histogram) in enumerate(scores.items()):
+            one: Any = histogram[{"class": focus}]
+            total = one.sum().value
+            if total > 0:
+                density = one / (total * one.axes[0].widths[0])
+                mplhep.histplot(density, ax=right, color=f"C{i}", label=name, linewidth=1.4, histtype="step")
+        right.set_yscale("log")
+        right.set_xlim(0, 1)
+        right.set_xlabel(f"probability of class {focus}")
+        right.set_ylabel("events (density)")
+        right.legend(frameon=False, fontsize=8, loc="upper center", ncols=2)
+        low, high = right.get_ylim()
+        right.set_ylim(max(low, 1e-2), high * 5)  # room for the legend
     return figure
 
 
-def _draw_classes(panel: Any, scores: Hist) -> None:
-    for i, name in enumerate(scores.axes["class"]):
-        one: Any = scores[{"class": name}]
-        total = one.sum().value
-        # Densities: data sets differ in size, shapes are compared.
-        density = one / (total * one.axes[0].widths[0]) if total > 0 else one
-        mplhep.histplot(density, ax=panel, yerr=False, color=f"C{i}", label=name, linewidth=1.4)
-    panel.set_yscale("log")
+def _draw_means(panel: Any, means: Mapping[str, Mapping[str, float]]) -> None:
+    names = list(means)
+    classes = list(means[names[0]])
+    edges = np.zeros(len(names))
+    for i, class_name in enumerate(classes):
+        widths = np.nan_to_num([means[name][class_name] for name in names])
+        panel.barh(names, widths, left=edges, color=f"C{i}", label=class_name, height=0.7)
+        for row, (width, edge) in enumerate(zip(widths, edges, strict=True)):
+            if width > 0.06:
+                panel.text(
+                    edge + width / 2, row, f"{width:.2f}", ha="center", va="center", color="white", fontsize=8
+                )
+        edges = edges + widths
     panel.set_xlim(0, 1)
-    panel.set_ylim(2e-2, 40)
-    panel.set_xlabel("class probability")
-    panel.set_ylabel("events (density)")
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.set_xlabel("mean class probability")
+    where = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    panel.legend(**where, ncols=len(classes), frameon=False, fontsize=8, columnspacing=1.0, handlelength=1.2)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

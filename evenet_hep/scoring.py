@@ -18,7 +18,7 @@ from evenet_hep.events.reading import IDENTIFIERS, Chunk, inspect_file, read_chu
 from evenet_hep.inference import Predictor
 
 
-def _silent(n_events: int) -> None:  # noqa: ARG001
+def _silent(n_events: int) -> None:
     """Show no progress."""
 
 
@@ -147,7 +147,7 @@ def _scored_columns(predictor: Predictor, source: Path, chunk: Chunk) -> dict[st
     try:
         scores = predictor(chunk.events)
     except InputError as error:
-        msg = f"{source}, events from {chunk.start}: {error}"
+        msg = f"{source}, in the events from {chunk.start} on (counted from 0 there): {error}"
         raise InputError(msg) from error
     identifiers = {name: chunk.events[name] for name in IDENTIFIERS if name in ak.fields(chunk.events)}
     if not identifiers:

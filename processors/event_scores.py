@@ -50,6 +50,18 @@ def select_objects(events: ak.Array) -> dict[str, ak.Array]:
     return {"Electron": electrons, "Muon": muons, "Jet": remove_overlap(jets, electrons, muons)}
 
 
+def mean_probabilities(content: Mapping[str, Any]) -> dict[str, float]:
+    """Weighted mean of every class probability over the scored events of a data set; NaN if there are none.
+
+    Parameters
+    ----------
+    content : mapping
+        What :class:`EventScores` returns for a data set.
+    """
+    total = content["sum_weight"] or float("nan")
+    return {name: value / total for name, value in content["sum_probability"].items()}
+
+
 class EventScores(processor.ProcessorABC):  # type: ignore[misc]
     """Class probabilities of every event: a histogram per data set and, on request, a table per chunk.
 
@@ -93,7 +105,8 @@ class EventScores(processor.ProcessorABC):  # type: ignore[misc]
         -------
         dict
             Data set name -> ``scores`` (histogram with the axes class and probability), ``n_events``, ``n_scored``,
-            ``sum_probability`` (per class, over the events scored), ``seconds`` and ``tables`` (set of file names).
+            ``sum_weight`` and ``sum_probability`` (weighted, per class; over the events scored), ``seconds`` and ``tables``
+            (set of file names).
         """
         start = time.perf_counter()
         probabilities = self.predict(events, collections=self.select(events)).classification
@@ -122,8 +135,9 @@ class EventScores(processor.ProcessorABC):  # type: ignore[misc]
                 "scores": scores,
                 "n_events": len(events),
                 "n_scored": int(scored.sum()),
+                "sum_weight": float(weight[scored].sum()),
                 "sum_probability": {
-                    name: float(values[scored].sum(dtype=np.float64)) for name, values in columns.items()
+                    name: float(weight[scored] @ values[scored]) for name, values in columns.items()
                 },
                 "tables": self._write(events, probabilities),
                 "seconds": time.perf_counter() - start,

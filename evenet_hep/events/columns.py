@@ -152,10 +152,10 @@ def require_fields(where: str, array: Table, needed: Iterable[str]) -> None:
 def near_misses(name: str, present: Sequence[str]) -> str:
     """The names closest to a missing one, and what there is, as the end of an error message."""
     lowered = {other.lower(): other for other in present}
-    close = [lowered[key] for key in difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.5)]
+    close = [lowered[key] for key in difflib.get_close_matches(name.lower(), list(lowered), n=3, cutoff=0.6)]
     nearest = f"nearest: {', '.join(map(repr, close))}; " if close else ""
-    listed = ", ".join(sorted(present)[:40]) or "no fields"
-    return f"{nearest}it has {listed}{', ...' if len(present) > 40 else ''}"
+    listed = ", ".join(sorted(present)[:20]) or "no fields"
+    return f"{nearest}it has {listed}{', ...' if len(present) > 20 else ''}"
 
 
 def flat_columns(

@@ -53,6 +53,8 @@ VERSIONS = (
     NanoVersion("v12", "btagPNetB", 0.245, "PuppiMET"),
     NanoVersion("v9", "btagDeepFlavB", 0.2489, "MET"),
 )
+_DERIVED = ("energy", "is_lepton", "btag")
+_MASSES = ("m_all", "m_lep", "m_bjet")
 MET_NAMES = ("PuppiMET", "MET", "PFMET")
 
 
@@ -147,7 +149,7 @@ def nano_version(events: ak.Array, jets: Table) -> NanoVersion | None:
 
 def _has(events: ak.Array, name: str) -> bool:
     fields = ak.fields(events)
-    return name in fields or f"{name}_pt" in fields
+    return name in fields or any(field.startswith(f"{name}_") for field in fields)
 
 
 def _table(events: ak.Array, name: str) -> Table:
@@ -195,6 +197,37 @@ def _tagger(
     return _Tagger(field, working_point)
 
 
+def _needed_fields(kind: str, schema: EventSchema, given: set[str]) -> list[str]:
+    """Fields that every collection of a kind must have, those with a default and the b-tag left out."""
+    momenta = "energy" in schema.object_names or any(
+        name in _MASSES for name in set(schema.event_names) - given
+    )
+    fields = ["pt", "eta", "phi", "mass"] if momenta else ["pt"]
+    for feature in schema.objects:
+        constant = feature.name in _DERIVED or (feature.name == "charge" and kind in ("jet", "photon"))
+        if not constant and feature.default is None and feature.name not in fields:
+            fields.append(feature.name)
+    return fields
+
+
+def required_branches(schema: EventSchema, branches: Branches) -> list[str]:
+    """Branches such as ``Jet_pt`` that a flat table must have, b-tag and MET left out as they may be chosen.
+
+    Examples
+    --------
+    >>> schema = EventSchema([Feature("pt", "GeV"), Feature("charge")])
+    >>> required_branches(schema, Branches(leptons=("Muon",)))
+    ['Muon_pt', 'Muon_charge', 'Jet_pt']
+    """
+    return [
+        f"{name}_{field}"
+        for kind, names in branches.kinds().items()
+        for name in names
+        for field in _needed_fields(kind, schema, set())
+        if not (kind == "photon" and field == "mass")
+    ]
+
+
 def _block(
     name: str,
     kind: str,
@@ -203,25 +236,18 @@ def _block(
     tagger: _Tagger | None,
     given: Mapping[str, FloatArray],
 ) -> ObjectBlock:
-    present = set(field_names(table))
-    fields = {"pt": "pt"}
+    fields = {name: name for name in _needed_fields(kind, schema, set(given))}
     constants: dict[str, float] = {}
-    masses = any(
-        feature.startswith("m_") and feature in COMPUTED for feature in set(schema.event_names) - set(given)
-    )
-    if masses or "energy" in schema.object_names:
-        fields |= {"eta": "eta", "phi": "phi", "mass": "mass"}
-        if kind == "photon" and "mass" not in present:
-            del fields["mass"]
     for feature in schema.objects:
-        if feature.name in ("energy", "is_lepton", "btag"):
-            continue
         if feature.name == "charge" and kind in ("jet", "photon"):
             constants["charge"] = 0.0
-        elif feature.name not in present and feature.default is not None:
-            constants[feature.name] = feature.default
-        else:
-            fields[feature.name] = feature.name
+        elif feature.name not in (*fields, *_DERIVED):
+            if feature.name not in field_names(table) and feature.default is not None:
+                constants[feature.name] = feature.default
+            else:
+                fields[feature.name] = feature.name
+    if kind == "photon" and "mass" not in field_names(table):
+        fields.pop("mass", None)
     if kind == "jet" and tagger is not None:
         fields["btag_score"] = tagger.field
     offsets, columns = flat_columns(name, table, fields)
@@ -301,48 +327,80 @@ def _from_records(events: ak.Array, schema: EventSchema, given: dict[str, FloatA
     return EventInput(len(events), (ObjectBlock("objects", "other", offsets, columns),), given | read)
 
 
-def describe_sources(events: ak.Array, schema: EventSchema, branches: Branches) -> dict[str, str]:
-    """Schema field -> the branches it would be filled from, in words; empty where it cannot be filled.
+class FieldSources(NamedTuple):
+    """Where the fields of a schema would come from.
 
-    Raises
-    ------
-    InputError
-        If the events lack a collection or have no b-tag that could be used.
+    Parameters
+    ----------
+    sources : dict of str to str
+        Schema field -> the branches it is filled from, in words.
+    missing : dict of str to str
+        Fields that cannot be filled, or not for every collection -> why.
     """
+
+    sources: dict[str, str]
+    missing: dict[str, str]
+
+
+def describe_sources(events: ak.Array, schema: EventSchema, branches: Branches) -> FieldSources:
+    """Where every field of a schema would come from in some events, and which could not be filled."""
     if "objects" in ak.fields(events):
         objects = ak.fields(events["objects"])
         found = {name: f"objects.{name}" if name in objects else "" for name in schema.object_names}
-        return found | {name: name if name in ak.fields(events) else "" for name in schema.event_names}
-    tables = {
-        name: (kind, _table(events, name)) for kind, names in branches.kinds().items() for name in names
+        found |= {name: name if name in ak.fields(events) else "" for name in schema.event_names}
+        return FieldSources(
+            found, {name: "not among the records" for name, source in found.items() if not source}
+        )
+    present = {
+        name: (kind, _table(events, name))
+        for kind, names in branches.kinds().items()
+        for name in names
+        if _has(events, name)
     }
-    tagger = _tagger(events, schema, branches, tables, {})
-    sources = {}
+    absent = [name for names in branches.kinds().values() for name in names if name not in present]
+    sources: dict[str, str] = {}
+    missing: dict[str, str] = {}
     for feature in schema.objects:
-        sources[feature.name] = _object_source(feature, tables, tagger)
+        try:
+            sources[feature.name] = _object_source(events, feature, schema, branches, present)
+        except InputError as error:
+            sources[feature.name], missing[feature.name] = "", str(error)
+        if absent:
+            missing.setdefault(feature.name, f"the events have no collection {', '.join(absent)}")
     for name in schema.event_names:
-        sources[name] = _event_source(events, name, branches)
-    return sources
+        try:
+            sources[name] = _event_source(events, name, branches)
+        except InputError as error:
+            sources[name], missing[name] = "", str(error)
+        if absent and name in COMPUTED:
+            missing.setdefault(name, f"the events have no collection {', '.join(absent)}")
+    return FieldSources(sources, missing)
 
 
-def _object_source(feature: Feature, tables: Mapping[str, tuple[str, Table]], tagger: _Tagger | None) -> str:
-    needed = {"energy": ("pt", "eta", "mass"), "is_lepton": ()}.get(feature.name, (feature.name,))
+def _object_source(
+    events: ak.Array,
+    feature: Feature,
+    schema: EventSchema,
+    branches: Branches,
+    tables: Mapping[str, tuple[str, Table]],
+) -> str:
     if feature.name == "is_lepton":
         return ", ".join(f"{name}: {int(kind == 'lepton')}" for name, (kind, _) in tables.items())
     if feature.name == "btag":
+        tagger = _tagger(events, schema, branches, tables, {})
         jets = ", ".join(name for name, (kind, _) in tables.items() if kind == "jet")
         flag = f" > {tagger.working_point}" if tagger and feature.definition == "flag" else ""
         return f"{jets}.{tagger.field}{flag}, 0 for others" if tagger else "0 for all"
+    needed = ("pt", "eta", "mass") if feature.name == "energy" else (feature.name,)
     parts = []
     for name, (kind, table) in tables.items():
         if feature.name == "charge" and kind in ("jet", "photon"):
             parts.append(f"{name}: 0")
-        elif all(field in field_names(table) for field in needed):
-            parts.append(f"{name}.{'+'.join(needed)}")
-        elif feature.default is not None:
+        elif feature.default is not None and feature.name not in field_names(table):
             parts.append(f"{name}: {feature.default}")
         else:
-            return ""
+            require_fields(name, table, needed)
+            parts.append(f"{name}.{'+'.join(needed)}")
     return ", ".join(parts)
 
 
@@ -350,12 +408,9 @@ def _event_source(events: ak.Array, name: str, branches: Branches) -> str:
     if name in ("met", "met_phi"):
         collection = branches.met or _usual_met(events, branches)
         field = "pt" if name == "met" else "phi"
-        return f"{collection}.{field}" if field in field_names(_table(events, collection)) else ""
+        require_fields(collection, _table(events, collection), [field])
+        return f"{collection}.{field}"
     if name in COMPUTED:
         return "computed from the objects"
-    collection, _, field = name.partition("_")
-    if name in ak.fields(events) or (
-        collection in ak.fields(events) and field in ak.fields(events[collection])
-    ):
-        return name
-    return ""
+    _event_column(events, name)
+    return name

@@ -14,7 +14,9 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from evenet_hep.events.columns import InputError, require_fields
+from evenet_hep.errors import InputError
+from evenet_hep.events.columns import require_fields
+from evenet_hep.kinematics.angles import nearest_delta_r
 from evenet_hep.kinematics.neutrino import W_MASS, NeutrinoResult
 from evenet_hep.kinematics.neutrino import neutrino_pz as flat_neutrino_pz
 from evenet_hep.kinematics.topness import TopnessConstants, TopnessResult
@@ -25,6 +27,7 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 MOMENTUM = ("pt", "eta", "phi", "mass")
+OVERLAP_DELTA_R = 0.4
 
 
 class FlatObjects(NamedTuple):
@@ -84,10 +87,17 @@ def neutrino_pz(
     >>> nu.pz.round(3), nu.valid
     (array([-44.891,     nan]), array([ True, False]))
     """
-    columns = event_records("lepton", lepton, MOMENTUM)
-    missing = [event_column(name, values, len(lepton)) for name, values in (("met", met), ("met_phi", met_phi))]
+    pt, eta, phi, mass = event_records("lepton", lepton, MOMENTUM)
     return flat_neutrino_pz(
-        *columns, *missing, w_mass=w_mass, complex_solution=complex_solution, formula=formula
+        pt,
+        eta,
+        phi,
+        mass,
+        event_column("met", met, len(pt)),
+        event_column("met_phi", met_phi, len(pt)),
+        w_mass=w_mass,
+        complex_solution=complex_solution,
+        formula=formula,
     )
 
 
@@ -134,23 +144,30 @@ def topness(
     --------
     >>> import awkward as ak
     >>> jets = ak.zip({
-    ...     "pt": [[80.0, 60.0, 50.0, 40.0], []], "eta": [[0.1, -0.5, 1.0, 0.3], []],
-    ...     "phi": [[0.0, 2.0, -2.5, -1.2], []], "mass": [[5.0, 5.0, 8.0, 6.0], []],
+    ...     "pt": [[144.851306, 144.851306, 40.2, 40.2], []], "eta": [[0.0, 0.0, 0.0, 0.0], []],
+    ...     "phi": [[1.0, 2.0, 0.0, 3.14159265], []], "mass": [[0.0, 0.0, 0.0, 0.0], []],
     ...     "btag": [[True, True, False, False], []],
     ... })
-    >>> lepton = ak.Array([{"pt": 45.0, "eta": 0.2, "phi": 1.4, "mass": 0.1}, None])
-    >>> result = topness(lepton, jets, [30.0, 20.0], [-0.4, 1.0], is_bjet="btag")
-    >>> result.valid, result.b_lep
-    (array([ True, False]), array([ 1, -1]))
+    >>> lepton = ak.Array([{"pt": 40.2, "eta": 0.0, "phi": 1.0, "mass": 0.0}, None])
+    >>> result = topness(lepton, jets, [40.2, 20.0], [-2.14159265, 1.0], is_bjet="btag")
+    >>> result.valid, result.topness.round(6), result.q1
+    (array([ True, False]), array([ 0., nan]), array([ 2, -1]))
     """
     flat = flat_objects("jets", jets, MOMENTUM, mask=mask)
     n_events = len(flat.offsets) - 1
-    leptons = event_records("lepton", lepton, MOMENTUM, n_events)
+    pt, eta, phi, mass = flat.columns
+    lepton_pt, lepton_eta, lepton_phi, lepton_mass = event_records("lepton", lepton, MOMENTUM, n_events)
     return flat_topness(
         flat.offsets,
-        *flat.columns,
+        pt,
+        eta,
+        phi,
+        mass,
         flat_flags("is_bjet", jets, is_bjet, flat.offsets),
-        *leptons,
+        lepton_pt,
+        lepton_eta,
+        lepton_phi,
+        lepton_mass,
         event_column("met", met, n_events),
         event_column("met_phi", met_phi, n_events),
         mask=flat.mask,
@@ -158,6 +175,82 @@ def topness(
         constants=constants,
         parallel=parallel,
     )
+
+
+def delta_r_to_nearest(record: ak.Array, objects: ak.Array) -> FloatArray:
+    """Delta R of one record per event, as of the lepton, to the nearest object of a collection.
+
+    Parameters
+    ----------
+    record : ak.Array of records, one per event
+        With ``eta`` and ``phi`` (radians); None where an event has none.
+    objects : ak.Array of lists of records
+        With the same fields.
+
+    Returns
+    -------
+    float64 array, shape (n_events,)
+        NaN where the record or all objects are missing.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> lepton = ak.Array([{"eta": 0.0, "phi": 3.1}, None])
+    >>> jets = ak.Array([[{"eta": 2.0, "phi": 0.0}, {"eta": 0.0, "phi": -3.1}], []])
+    >>> delta_r_to_nearest(lepton, jets).round(3)
+    array([0.083,   nan])
+    """
+    flat = flat_objects("objects", objects, ("eta", "phi"))
+    n_events = len(flat.offsets) - 1
+    eta, phi = event_records("record", record, ("eta", "phi"), n_events)
+    other_eta, other_phi = flat.columns
+    # One record per event; where there is none its NaN makes the distance NaN, too.
+    return nearest_delta_r(np.arange(n_events + 1), eta, phi, flat.offsets, other_eta, other_phi)
+
+
+def remove_overlap(objects: ak.Array, *others: ak.Array, delta_r: float = OVERLAP_DELTA_R) -> ak.Array:
+    """The objects farther than ``delta_r`` from every object of the other collections.
+
+    Parameters
+    ----------
+    objects : ak.Array of lists of records
+        With ``eta`` and ``phi`` (radians).
+    *others : ak.Array of lists of records
+        Collections that take precedence.
+    delta_r : float
+        Objects at this distance or nearer are removed.
+
+    Returns
+    -------
+    ak.Array
+        ``objects`` without those.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> jets = ak.Array([[{"eta": 0.4, "phi": 3.1}, {"eta": 0.0, "phi": 0.5}]])
+    >>> muons = ak.Array([[{"eta": 0.3, "phi": -3.1}]])
+    >>> remove_overlap(jets, muons).to_list()
+    [[{'eta': 0.0, 'phi': 0.5}]]
+    """
+    flat = flat_objects("objects", objects, ("eta", "phi"))
+    eta, phi = flat.columns
+    keep = np.ones(len(flat.mask), np.bool_)
+    for other in others:
+        near = flat_objects("other objects", other, ("eta", "phi"))
+        other_eta, other_phi = near.columns
+        keep &= ~(nearest_delta_r(flat.offsets, eta, phi, near.offsets, other_eta, other_phi) <= delta_r)
+    return objects[ak.unflatten(keep, np.diff(flat.offsets))]
 
 
 def flat_objects(
@@ -202,8 +295,9 @@ def flat_objects(
     columns, present = [], np.ones(offsets[-1], np.bool_)
     for field, column in zip(names, jagged, strict=True):
         values = _to_numpy(f"{name}[{field!r}]", ak.flatten(column, axis=1))
-        present &= ~np.ma.getmaskarray(values)
-        columns.append(np.ma.filled(values.astype(np.float64), np.nan))
+        if np.ma.isMaskedArray(values):
+            present &= ~np.ma.getmaskarray(values)
+        columns.append(_filled(values))
     if mask is not None:
         present &= flat_flags("mask", objects, mask, offsets)
     return FlatObjects(offsets, tuple(columns), present)
@@ -283,7 +377,27 @@ def event_column(name: str, values: Any, n_events: int) -> FloatArray:
     if array.shape != (n_events,):
         msg = f"{name} must hold one number for each of the {n_events} events; found shape {array.shape}"
         raise InputError(msg)
-    return np.ma.filled(array.astype(np.float64), np.nan)
+    return _filled(array)
+
+
+def event_flags(name: str, values: Any, n_events: int) -> BoolArray:
+    """One bool per event.
+
+    Raises
+    ------
+    InputError
+        For anything but ``n_events`` bools.
+
+    Examples
+    --------
+    >>> event_flags("trigger", [True, False], 2)
+    array([ True, False])
+    """
+    array = _to_numpy(name, ak.materialize(values) if isinstance(values, ak.Array) else values)
+    if array.shape != (n_events,) or (array.dtype != np.bool_ and n_events > 0):
+        msg = f"{name} must hold one bool for each of the {n_events} events; found {array.dtype} of shape {array.shape}"
+        raise InputError(msg)
+    return np.ma.filled(array.astype(np.bool_), False)
 
 
 def _offsets(name: str, jagged: ak.Array) -> IntArray:
@@ -294,6 +408,13 @@ def _offsets(name: str, jagged: ak.Array) -> IntArray:
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(np.ma.getdata(counts), out=offsets[1:])
     return offsets
+
+
+def _filled(values: Any) -> FloatArray:
+    """float64 numbers, NaN where they are masked."""
+    if np.ma.isMaskedArray(values):
+        values = np.ma.filled(values.astype(np.float64), np.nan)
+    return np.ascontiguousarray(values, np.float64)
 
 
 def _to_numpy(name: str, values: Any) -> Any:

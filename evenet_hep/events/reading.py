@@ -16,7 +16,7 @@ import uproot
 
 from evenet_hep.errors import FileError, InputError
 from evenet_hep.events.columns import near_misses
-from evenet_hep.events.nanoaod import MET_NAMES, VERSIONS, Branches
+from evenet_hep.events.nanoaod import MET_NAMES, VERSIONS, Branches, required_branches
 from evenet_hep.schema import EventSchema
 
 IDENTIFIERS = ("run", "luminosityBlock", "event")
@@ -81,6 +81,7 @@ def read_chunks(
     tree: str = "Events",
     branches: Branches | None = None,
     chunk_size: int = 50_000,
+    check: bool = True,
 ) -> Iterator[Chunk]:
     """The events of a file in chunks, with the branches the schema needs.
 
@@ -96,17 +97,24 @@ def read_chunks(
         Collections, MET and b-tag to use.
     chunk_size : int
         Events per chunk.
+    check : bool
+        Whether the branches of all collections must be there.
 
     Raises
     ------
     FileError
         If the file cannot be read, also in the middle; the message names the file.
+    InputError
+        For a branch that is missing; the message names it and those that look like it.
     """
     path, branches = Path(path), branches or Branches()
     reader = _parquet_chunks if _kind(path) == "Parquet" else _root_chunks
-    names = wanted_branches(inspect_file(path, tree=tree).branches, schema, branches)
+    present = inspect_file(path, tree=tree).branches
+    if check:
+        _require_branches(path, present, required_branches(schema, branches))
+    names = wanted_branches(present, schema, branches)
     if not names:
-        msg = f"{path} has none of the branches the schema needs; it has {_some(inspect_file(path, tree=tree).branches)}"
+        msg = f"{path} has none of the branches the schema needs; {near_misses('Jet_pt', present)}"
         raise InputError(msg)
     chunks = reader(path, tree, names, chunk_size)
     while True:
@@ -115,11 +123,25 @@ def read_chunks(
         except FileError:
             raise
         except Exception as error:
-            msg = f"{path} cannot be read: {_first_line(error)}"
+            msg = f"{path} cannot be read: {_sentence(error)}"
             raise FileError(msg) from error
         if chunk is None:
             return
         yield chunk
+
+
+def _require_branches(path: Path, present: Sequence[str], required: Sequence[str]) -> None:
+    known = set(present)
+    for branch in required:
+        collection = branch.split("_")[0]
+        if branch in known or collection in known or "objects" in known:
+            continue
+        prefixes = sorted({name.split("_")[0] for name in present if "_" in name})
+        if collection not in prefixes:
+            msg = f"{path} has no collection {collection!r}; {near_misses(collection, prefixes)}"
+        else:
+            msg = f"{path} has no branch {branch!r}; {near_misses(branch, present)}"
+        raise InputError(msg)
 
 
 def _root_chunks(path: Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
@@ -160,11 +182,15 @@ def _kind(path: Path) -> str:
 def _open_tree(path: Path, tree: str) -> Any:
     try:
         file = uproot.open(path)
+        expected, found = int(file.file.fEND), path.stat().st_size
+        if found < expected:
+            msg = f"it is cut short: {found} of {expected} bytes"
+            raise EOFError(msg)
         trees = sorted({name.split(";")[0] for name, kind in file.classnames().items() if kind in _TREES})
         if tree in trees:
             return file[tree]
     except Exception as error:  # a damaged file makes the reader raise anything
-        msg = f"{path} cannot be read as ROOT: {_first_line(error)}"
+        msg = f"{path} cannot be read as ROOT: {_sentence(error)}"
         raise FileError(msg) from error
     msg = f"{path} has no tree {tree!r}; {near_misses(tree, trees)}"
     raise FileError(msg)
@@ -174,14 +200,10 @@ def _open_parquet(path: Path) -> Any:
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as error:
-        msg = f"{path} cannot be read as Parquet: {_first_line(error)}"
+        msg = f"{path} cannot be read as Parquet: {_sentence(error)}"
         raise FileError(msg) from error
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def _some(names: Sequence[str], limit: int = 20) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+def _sentence(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text[:200] if text else type(error).__name__

@@ -16,27 +16,30 @@ dimuon cuts, which are inclusive as in the CMS Open Data analysis they come from
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from evenet_hep.events.columns import InputError, require_fields
+from evenet_hep.errors import InputError
+from evenet_hep.events.columns import near_misses, require_fields
 from evenet_hep.events.observables import (
     MOMENTUM,
     BoolArray,
     FloatArray,
-    FlatObjects,
+    delta_r_to_nearest,
     event_column,
+    event_flags,
     flat_objects,
+    remove_overlap,
     topness,
 )
-from evenet_hep.kinematics.angles import nearest_delta_r
 from evenet_hep.kinematics.topness import TopnessResult
+from evenet_hep.kinematics.vectors import invariant_mass
 
-OVERLAP_DELTA_R = 0.4
 MAX_DELTA_R_LEPTON_JET = 1.6
 MIN_TOPNESS = 3.0
 DEEPFLAVOUR_WORKING_POINT = 0.2489  # medium, CMS 2016 post-VFP
@@ -208,15 +211,22 @@ def select_bbww(
     electrons = electrons[_electron_mask(electrons, identification)]
     muons = muons[_muon_mask(muons, identification)]
     taus = taus[_tau_mask(taus, identification)]
-    jets = jets[_jet_mask(jets, identification, btag)]
+    jets = jets[_jet_mask(jets, identification)]
     taus = remove_overlap(taus, electrons, muons)
     jets = remove_overlap(jets, electrons, muons, taus)
     is_bjet, is_light = jets[btag] > working_point, jets[btag] < working_point
     light_jets = jets[is_light]
     lepton = _hardest_lepton(electrons, muons)
-    nearest = _nearest_light_jet(lepton, light_jets)
+    nearest = delta_r_to_nearest(lepton, light_jets)
     top = topness(
-        lepton, jets, met, met_phi, is_bjet=is_bjet, mask=is_bjet | is_light, strategy=strategy, parallel=parallel
+        lepton,
+        jets,
+        met,
+        met_phi,
+        is_bjet=is_bjet,
+        mask=is_bjet | is_light,
+        strategy=strategy,
+        parallel=parallel,
     )
     cuts = BbwwCuts(
         one_lepton=_count(electrons) + _count(muons) == 1,
@@ -230,44 +240,6 @@ def select_bbww(
     return BbwwSelection(
         electrons, muons, taus, jets, jets[is_bjet], light_jets, lepton, nearest, top, cuts, passed
     )
-
-
-def remove_overlap(objects: ak.Array, *others: ak.Array, delta_r: float = OVERLAP_DELTA_R) -> ak.Array:
-    """The objects farther than ``delta_r`` from every object of the other collections.
-
-    Parameters
-    ----------
-    objects : ak.Array of lists of records
-        With ``eta`` and ``phi`` (radians).
-    *others : ak.Array of lists of records
-        Collections that take precedence.
-    delta_r : float
-        Objects at this distance or nearer are removed.
-
-    Returns
-    -------
-    ak.Array
-        ``objects`` without those.
-
-    Raises
-    ------
-    InputError
-        For a missing field, named together with what is there.
-
-    Examples
-    --------
-    >>> import awkward as ak
-    >>> jets = ak.Array([[{"eta": 0.4, "phi": 3.1}, {"eta": 0.0, "phi": 0.5}]])
-    >>> muons = ak.Array([[{"eta": 0.3, "phi": -3.1}]])
-    >>> remove_overlap(jets, muons).to_list()
-    [[{'eta': 0.0, 'phi': 0.5}]]
-    """
-    flat = _directions("objects", objects)
-    keep = np.ones(len(flat.mask), np.bool_)
-    for other in others:
-        near = _directions("other objects", other)
-        keep &= ~(nearest_delta_r(flat.offsets, *flat.columns, near.offsets, *near.columns) <= delta_r)
-    return objects[ak.unflatten(keep, np.diff(flat.offsets))]
 
 
 class Haa4bSelection(NamedTuple):
@@ -313,9 +285,10 @@ def select_haa4b(jets: ak.Array, bjets: ak.Array) -> Haa4bSelection:
     Examples
     --------
     >>> import awkward as ak
-    >>> jets = ak.Array([[{"pt": 50.0}, {"pt": 40.0}, {"pt": 31.0}, {"pt": 30.5}, {"pt": 25.0}]])
-    >>> select_haa4b(jets, jets[:, [0, 1, 4]]).passed, select_haa4b(jets, jets[:, [0, 4]]).passed
-    (array([ True]), array([False]))
+    >>> jets = ak.zip({"pt": [[50.0, 40.0, 31.0, 30.5, 25.0], [50.0, 40.0, 31.0, 30.0]]})
+    >>> bjets = ak.zip({"pt": [[50.0, 30.5, 25.0], [50.0, 40.0, 31.0]]})
+    >>> select_haa4b(jets, bjets).passed
+    array([ True, False])
     """
     require_fields("jets", jets, ["pt"])
     require_fields("bjets", bjets, ["pt"])
@@ -521,8 +494,8 @@ def select_dimuon(
     ...     {"pt": 15.0, "eta": 0.5, "phi": 0.4, "mass": 0.1057, "charge": -1, "tightId": True, "pfRelIso04_all": 0.6},
     ... ]])
     >>> found = select_dimuon(muons, [True])
-    >>> found.mass.round(2), found.channel, found.region, found.passed
-    (array([9.72]), array(['OS'], dtype='<U4'), array(['SR'], dtype='<U4'), array([ True]))
+    >>> found.mass.round(1), found.channel, found.region, found.passed
+    (array([9.8]), array(['OS'], dtype='<U4'), array(['SR'], dtype='<U4'), array([ True]))
     """
     needed = ["pt", "charge", tight, isolation]
     require_fields("muons", muons, needed if mass is not None else [*needed, "eta", "phi", "mass"])
@@ -530,8 +503,13 @@ def select_dimuon(
     pair_mass = _pair_mass(pair) if mass is None else event_column("mass", mass, len(muons))
     has_pair = _count(pair) == 2
     leading = ak.to_numpy(ak.fill_none(ak.max(pair["pt"], axis=1), 0.0))
-    good = (pair["pt"] >= 8.0) & (pair[isolation] >= 0.55) & (pair[tight] == True)  # noqa: E712 (may be an integer)
-    passed = has_pair & event_flags(trigger) & ak.to_numpy(ak.all(good, axis=1)) & (leading >= 17.0)
+    good = (pair["pt"] >= 8.0) & (pair[isolation] >= 0.55) & _is_true(pair[tight])
+    passed = (
+        has_pair
+        & event_flags("trigger", trigger, len(muons))
+        & ak.to_numpy(ak.all(good, axis=1))
+        & (leading >= 17.0)
+    )
     same_sign = ak.to_numpy(ak.prod(pair["charge"], axis=1) > 0)
     region = np.full(len(pair_mass), "none", dtype="<U4")
     for name, (low, high) in DIMUON_REGIONS.items():
@@ -551,7 +529,92 @@ def _dimuon_pair(muons: ak.Array, tight: str) -> ak.Array:
     return by_pt[order][:, :2]
 
 
-def _electron_mask(electrons: ak.Array, identification: BbwwIdentification | None) -> ak.Array:
-    branch = identification.electron_id if identification else None
-    cuts = {} if identification is None else {"dxy": _below(0.045), "dz": _below(0.2), branch: _is_true}
-    return _kinematic_mask("electrons", electrons, 35.0, 2.5, MOMENTUM) & _identified("electrons", electrons, cuts)
+def _pair_mass(pair: ak.Array) -> FloatArray:
+    flat = flat_objects("muons", pair, MOMENTUM)
+    first = flat.offsets[:-1][np.diff(flat.offsets) == 2]
+    mass = np.full(len(pair), np.nan)
+    pt, eta, phi, rest = (np.stack([column[first], column[first + 1]]) for column in flat.columns)
+    mass[np.diff(flat.offsets) == 2] = invariant_mass(pt, eta, phi, rest)
+    return mass
+
+
+Cuts = Mapping[str | None, Callable[[ak.Array], ak.Array]]
+
+
+def _electron_mask(electrons: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+    cuts: Cuts = {}
+    if names is not None:
+        cuts = {"dxy": _within(0.045), "dz": _within(0.2), names.electron_id: _is_true}
+    return _object_mask("electrons", electrons, 35.0, 2.5, cuts)
+
+
+def _muon_mask(muons: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+    cuts: Cuts = {}
+    if names is not None:
+        cuts = {"dxy": _within(0.045), "dz": _within(0.2), names.muon_id: _is_true}
+        cuts |= {names.muon_isolation: lambda isolation: isolation < 0.15}
+    return _object_mask("muons", muons, 30.0, 2.4, cuts)
+
+
+def _tau_mask(taus: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+    cuts: Cuts = {}
+    if names is not None:
+        cuts = {
+            "dz": _within(0.2),
+            names.tau_decay_mode: lambda mode: (mode < 5) | (mode >= 10),  # 5 and 6: two prongs
+            names.tau_vs_jet: lambda bits: bits >= 16,
+            names.tau_vs_electron: lambda bits: bits >= 32,
+            names.tau_vs_muon: lambda bits: bits >= 1,
+        }
+    return _object_mask("taus", taus, 30.0, 2.3, cuts)
+
+
+def _jet_mask(jets: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+    cuts: Cuts = {}
+    if names is not None:
+        cuts = {
+            names.jet_id: lambda bits: bits >= 4,
+            names.jet_pileup_id: lambda bits: (bits == 7) | (jets["pt"] >= 50.0),
+        }
+    return _object_mask("jets", jets, 20.0, 2.4, cuts)
+
+
+def _object_mask(name: str, objects: ak.Array, min_pt: float, max_eta: float, cuts: Cuts) -> ak.Array:
+    require_fields(name, objects, ["pt", "eta", "phi"])
+    mask = (objects["pt"] > min_pt) & (abs(objects["eta"]) < max_eta)
+    for branch, passes in cuts.items():
+        if branch is None:
+            continue
+        if branch not in ak.fields(objects):
+            msg = (
+                f"{name} has no field {branch!r} for its identification (identification=None if they are identified "
+                f"already); {near_misses(branch, ak.fields(objects))}"
+            )
+            raise InputError(msg)
+        mask = mask & passes(objects[branch])
+    return mask
+
+
+def _within(limit: float) -> Callable[[ak.Array], ak.Array]:
+    return lambda values: abs(values) < limit
+
+
+def _is_true(values: ak.Array) -> ak.Array:
+    return ak.values_astype(values, np.bool_)
+
+
+def _hardest_lepton(electrons: ak.Array, muons: ak.Array) -> ak.Array:
+    """pt, eta, phi, mass of the hardest electron or muon; None where there is none."""
+    kinematics = []
+    for name, leptons in (("electrons", electrons), ("muons", muons)):
+        require_fields(name, leptons, MOMENTUM)
+        kinematics.append(ak.zip({field: leptons[field] for field in MOMENTUM}))
+    return ak.firsts(_hardest(ak.concatenate(kinematics, axis=1), 1))
+
+
+def _hardest(objects: ak.Array, count: int) -> ak.Array:
+    return objects[ak.argsort(objects["pt"], axis=1, ascending=False, stable=True)][:, :count]
+
+
+def _count(objects: ak.Array) -> npt.NDArray[np.int64]:
+    return np.asarray(ak.to_numpy(ak.num(objects, axis=1)), np.int64)

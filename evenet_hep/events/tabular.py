@@ -127,10 +127,12 @@ def bbww_features(
     read = _read_events(lepton, jets, met, met_phi, btag, working_point, mask)
     objects = read.objects
     columns = _common_columns(read)
-    w_boson = leptonic_w(*read.lepton, read.met, read.met_phi)
+    lepton_pt, lepton_eta, lepton_phi, lepton_mass = read.lepton
+    w_boson = leptonic_w(lepton_pt, lepton_eta, lepton_phi, lepton_mass, read.met, read.met_phi)
+    pt, eta, phi, mass = objects.columns
     for hypothesis, target, companion in (("A", W_MASS, None), ("B", HIGGS_MASS, w_boson)):
         pairs = closest_pair(
-            objects.offsets, *objects.columns, read.is_light, target=target, companion=companion
+            objects.offsets, pt, eta, phi, mass, read.is_light, target=target, companion=companion
         )
         columns |= _hypothesis_columns(read, hypothesis, pairs)
     columns |= _topness_columns(read, strategy, parallel)

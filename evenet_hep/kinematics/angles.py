@@ -18,7 +18,7 @@ FloatArray = npt.NDArray[np.float64]
 TWO_PI = 2 * math.pi
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def delta_phi_scalar(phi1: float, phi2: float) -> float:
     """``phi1 - phi2`` of two azimuths, in (-pi, pi]; NaN for an azimuth that is not finite.
 
@@ -51,7 +51,7 @@ def delta_phi_scalar(phi1: float, phi2: float) -> float:
     return difference
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def delta_r_scalar(eta1: float, phi1: float, eta2: float, phi2: float) -> float:
     """Distance of two directions in the plane of pseudorapidity and azimuth.
 
@@ -170,7 +170,7 @@ def nearest_delta_r(
     return nearest
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _fill_nearest(
     offsets: npt.NDArray[np.int64],
     eta: FloatArray,

@@ -60,98 +60,6 @@ class NeutrinoResult(NamedTuple):
     valid: BoolArray
 
 
-@njit(cache=True)
-def solve_neutrino_pz(
-    pt: float,
-    eta: float,
-    phi: float,
-    mass: float,
-    met: float,
-    met_phi: float,
-    w_mass: float,
-    scale_met: bool,
-) -> tuple[float, float, float, float]:
-    """Both roots for one lepton; the compiled step behind :func:`neutrino_pz`.
-
-    Parameters
-    ----------
-    pt, eta, phi, mass : float
-        Lepton, in GeV and radians.
-    met, met_phi : float
-        Missing transverse momentum, in GeV and radians.
-    w_mass : float
-        GeV.
-    scale_met : bool
-        Where the roots are complex, scale the MET to discriminant zero instead of taking the real part.
-
-    Returns
-    -------
-    discriminant, pz_minus, pz_plus, met : float
-        In GeV^4 and GeV; all NaN for invalid input. Complex roots come back as two equal numbers.
-
-    Examples
-    --------
-    >>> [round(x, 3) for x in solve_neutrino_pz(45.0, 0.0, 1.1, 0.0, 30.0, -2.0, 80.4, False)]
-    [1724121.324, -29.179, 29.179, 30.0]
-    """
-    invalid = (math.nan, math.nan, math.nan, math.nan)
-    # A lepton as heavy as the W leaves no room for a neutrino: its roots would come from squaring alone.
-    if not (pt >= 0.0 and met >= 0.0 and abs(mass) < w_mass):
-        return invalid
-    pz = pt * math.sinh(eta)
-    energy = math.sqrt(pt * pt + pz * pz + mass * mass)
-    a = pt * pt + mass * mass
-    if a == 0.0:
-        return invalid
-    half = 0.5 * (w_mass * w_mass - mass * mass)
-    cos_phi = math.cos(phi - met_phi)
-    mu = half + pt * met * cos_phi
-    discriminant = mu * mu - a * met * met  # the expanded quadratic would lose the sign near zero
-    root = math.sqrt(max(discriminant, 0.0))
-    if discriminant < 0.0 and scale_met:
-        met = half / (math.sqrt(a) - pt * cos_phi)  # positive, because the discriminant is negative
-        mu = math.sqrt(a) * met
-    pz_minus = (mu * pz - energy * root) / a
-    pz_plus = (mu * pz + energy * root) / a
-    if not (math.isfinite(pz_minus) and math.isfinite(pz_plus)):
-        return invalid
-    return discriminant, pz_minus, pz_plus, met
-
-
-@njit(cache=True)
-def _solve_released(
-    pt: float, eta: float, phi: float, mass: float, met: float, met_phi: float, w_mass: float
-) -> tuple[float, float, float, float]:
-    """As :func:`solve_neutrino_pz`, but with the lepton mass in the lepton's energy only."""
-    invalid = (math.nan, math.nan, math.nan, math.nan)
-    if not (pt > 0.0 and met >= 0.0):
-        return invalid
-    pz = pt * math.sinh(eta)
-    energy2 = pt * pt + pz * pz + mass * mass
-    a = pt * pt
-    mu = 0.5 * w_mass * w_mass + pt * met * math.cos(phi - met_phi)
-    # a, mu and the energy are not those of one lepton, so this does not factorise into E^2 (mu^2 - a MET^2).
-    radicand = mu * mu * pz * pz - a * (energy2 * met * met - mu * mu)
-    root = math.sqrt(max(radicand, 0.0))
-    pz_minus = (mu * pz - root) / a
-    pz_plus = (mu * pz + root) / a
-    if not (math.isfinite(pz_minus) and math.isfinite(pz_plus)):
-        return invalid
-    return radicand / energy2, pz_minus, pz_plus, met
-
-
-@njit(cache=True)
-def smaller_root(pz_minus: float, pz_plus: float) -> float:
-    """The root of smaller magnitude, ``pz_plus`` if they are equally large.
-
-    Examples
-    --------
-    >>> smaller_root(-3.0, 3.0), smaller_root(-1.0, 3.0)
-    (3.0, -1.0)
-    """
-    return pz_minus if abs(pz_minus) < abs(pz_plus) else pz_plus
-
-
 def neutrino_pz(
     pt: npt.ArrayLike,
     eta: npt.ArrayLike,
@@ -203,11 +111,100 @@ def neutrino_pz(
     (array([-44.891, -13.788]), array([ True, False]))
     """
     _check_options(w_mass, complex_solution, formula)
-    columns = _columns(pt=pt, eta=eta, phi=phi, mass=mass, met=met, met_phi=met_phi)
-    roots = np.empty((4, len(columns[0])))
-    _solve_all(columns, w_mass, complex_solution == "met_scaled", formula == "released", roots)
-    discriminant, pz_minus, pz_plus, met_used = roots
-    pz = np.where(np.abs(pz_minus) < np.abs(pz_plus), pz_minus, pz_plus)
+    columns = event_columns(None, pt=pt, eta=eta, phi=phi, mass=mass, met=met, met_phi=met_phi)
+    scale_met, released = complex_solution == "met_scaled", formula == "released"
+    return _solve(columns, four_momenta(*columns[:4]), w_mass, scale_met=scale_met, released=released)
+
+
+def four_momenta(pt: FloatArray, eta: FloatArray, phi: FloatArray, mass: FloatArray) -> FloatArray:
+    """px, py, pz and E of many objects, as :func:`evenet_hep.kinematics.vectors.to_cartesian` but in a fifth of the time.
+
+    NumPy's tangent and hyperbolic sine run on the vector units, its cosine and sine do not. Both components of the
+    transverse momentum therefore come from the tangent of half the azimuth; all is accurate to a few 1e-16 of pT.
+
+    Parameters
+    ----------
+    pt, eta, phi, mass : float64 array, shape (n,)
+        GeV and radians.
+
+    Returns
+    -------
+    float64 array, shape (4, n)
+        GeV; NaN where an input is not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> four_momenta(np.array([3.0]), np.array([0.0]), np.array([np.pi]), np.array([4.0])).round(9)[:, 0]
+    array([-3.,  0.,  0.,  5.])
+    """
+    momenta = np.empty((4, len(pt)))
+    with np.errstate(invalid="ignore", over="ignore"):  # masked objects may hold anything
+        np.tan(np.multiply(phi, 0.5, out=momenta[1]), out=momenta[1])
+        np.sinh(eta, out=momenta[2])
+    _finish_momenta(pt, mass, momenta)
+    return momenta
+
+
+@njit(cache=True, error_model="numpy")
+def _finish_momenta(pt: FloatArray, mass: FloatArray, momenta: FloatArray) -> None:
+    for i in range(len(pt)):
+        tangent = momenta[1, i]
+        scale = pt[i] / (1.0 + tangent * tangent)
+        momenta[0, i] = scale * (1.0 - tangent * tangent)
+        momenta[1, i] = 2.0 * scale * tangent
+        momenta[2, i] *= pt[i]
+        energy2 = pt[i] * pt[i] + momenta[2, i] * momenta[2, i] + mass[i] * abs(mass[i])
+        momenta[3, i] = 0.0 if energy2 < 0.0 else math.sqrt(energy2)
+
+
+def leptonic_w(
+    pt: npt.ArrayLike,
+    eta: npt.ArrayLike,
+    phi: npt.ArrayLike,
+    mass: npt.ArrayLike,
+    met: npt.ArrayLike,
+    met_phi: npt.ArrayLike,
+    *,
+    w_mass: float = W_MASS,
+) -> FloatArray:
+    """Four-vector of the lepton and its neutrino of every event.
+
+    Parameters
+    ----------
+    pt, eta, phi, mass, met, met_phi, w_mass
+        As for :func:`neutrino_pz`; complex solutions give their real part.
+
+    Returns
+    -------
+    float64 array, shape (4, n_events)
+        px, py, pz, E in GeV; NaN where there is no neutrino.
+
+    Examples
+    --------
+    >>> leptonic_w(40.2, 0.0, 0.0, 0.0, 40.2, 0.0).round(3)[:, 0]
+    array([ 80.4  ,   0.   , 113.703, 160.8  ])
+    """
+    _check_options(w_mass, "real_part", "massive")
+    columns = event_columns(None, pt=pt, eta=eta, phi=phi, mass=mass, met=met, met_phi=met_phi)
+    momentum = four_momenta(*columns[:4])
+    neutrino = _solve(columns, momentum, w_mass, scale_met=False, released=False)
+    zero = np.zeros(len(neutrino.pz))
+    momentum[:2] += four_momenta(columns[4], zero, columns[5], zero)[:2]
+    momentum[2] += neutrino.pz
+    momentum[3] += neutrino.energy
+    return momentum
+
+
+def _solve(
+    columns: tuple[FloatArray, ...], lepton: FloatArray, w_mass: float, scale_met: bool, released: bool
+) -> NeutrinoResult:
+    roots = np.empty((5, len(columns[0])))
+    if released:
+        _solve_released(columns, lepton, w_mass, roots)
+    else:
+        _solve_massive(columns, lepton, w_mass, scale_met, roots)
+    discriminant, pz_minus, pz_plus, pz, met_used = roots
     return NeutrinoResult(
         pz=pz,
         pz_minus=pz_minus,
@@ -220,20 +217,60 @@ def neutrino_pz(
     )
 
 
-@njit(cache=True)
-def _solve_all(
-    columns: tuple[FloatArray, ...], w_mass: float, scale_met: bool, released: bool, roots: FloatArray
+@njit(cache=True, error_model="numpy")
+def _solve_massive(
+    columns: tuple[FloatArray, ...], lepton: FloatArray, w_mass: float, scale_met: bool, roots: FloatArray
 ) -> None:
-    pt, eta, phi, mass, met, met_phi = columns
+    pt, _, phi, mass, met, met_phi = columns
     for i in range(len(pt)):
-        if released:
-            solution = _solve_released(pt[i], eta[i], phi[i], mass[i], met[i], met_phi[i], w_mass)
-        else:
-            solution = solve_neutrino_pz(
-                pt[i], eta[i], phi[i], mass[i], met[i], met_phi[i], w_mass, scale_met
-            )
-        for k in range(4):
-            roots[k, i] = solution[k]
+        roots[:, i] = np.nan
+        # A lepton as heavy as the W leaves no room for a neutrino: its roots would come from squaring alone.
+        if not (pt[i] >= 0.0 and met[i] >= 0.0 and abs(mass[i]) < w_mass):
+            continue
+        mass2 = mass[i] * abs(mass[i])
+        a = pt[i] * pt[i] + mass2
+        if a <= 0.0:
+            continue
+        half = 0.5 * (w_mass * w_mass - mass2)
+        cos_phi = math.cos(phi[i] - met_phi[i])
+        mu = half + pt[i] * met[i] * cos_phi
+        discriminant = mu * mu - a * met[i] * met[i]  # the expanded quadratic would lose the sign near zero
+        met_used = met[i]
+        if discriminant < 0.0 and scale_met:
+            # mu = sqrt(a) MET. The denominator is positive, because the discriminant is negative.
+            met_used = half / (math.sqrt(a) - pt[i] * cos_phi)
+            mu = math.sqrt(a) * met_used
+        spread = lepton[3, i] * math.sqrt(max(discriminant, 0.0))
+        _write_roots(i, discriminant, mu * lepton[2, i], spread, a, met_used, roots)
+
+
+@njit(cache=True, error_model="numpy")
+def _solve_released(
+    columns: tuple[FloatArray, ...], lepton: FloatArray, w_mass: float, roots: FloatArray
+) -> None:
+    """The lepton mass in the lepton's energy only."""
+    pt, _, phi, _, met, met_phi = columns
+    for i in range(len(pt)):
+        roots[:, i] = np.nan
+        if not (pt[i] > 0.0 and met[i] >= 0.0):
+            continue
+        a = pt[i] * pt[i]
+        pz, energy2 = lepton[2, i], lepton[3, i] * lepton[3, i]
+        mu = 0.5 * w_mass * w_mass + pt[i] * met[i] * math.cos(phi[i] - met_phi[i])
+        # a, mu and the energy are not those of one lepton, so this does not factorise into E^2 (mu^2 - a MET^2).
+        radicand = mu * mu * pz * pz - a * (energy2 * met[i] * met[i] - mu * mu)
+        _write_roots(i, radicand / energy2, mu * pz, math.sqrt(max(radicand, 0.0)), a, met[i], roots)
+
+
+@njit(cache=True, error_model="numpy")
+def _write_roots(
+    i: int, discriminant: float, middle: float, spread: float, a: float, met: float, roots: FloatArray
+) -> None:
+    """Both roots (middle +- spread) / a, the one of smaller magnitude ('+' if equal), and the MET used."""
+    pz_minus, pz_plus = (middle - spread) / a, (middle + spread) / a
+    if math.isfinite(pz_minus) and math.isfinite(pz_plus):
+        roots[0, i], roots[1, i], roots[2, i], roots[4, i] = discriminant, pz_minus, pz_plus, met
+        roots[3, i] = pz_minus if abs(pz_minus) < abs(pz_plus) else pz_plus
 
 
 def _check_options(w_mass: float, complex_solution: str, formula: str) -> None:
@@ -251,12 +288,31 @@ def _check_options(w_mass: float, complex_solution: str, formula: str) -> None:
         raise ValueError(msg)
 
 
-def _columns(**columns: npt.ArrayLike) -> tuple[FloatArray, ...]:
-    """All columns as contiguous float64 of one shape (n_events,)."""
+def event_columns(n_events: int | None, **columns: npt.ArrayLike) -> tuple[FloatArray, ...]:
+    """Columns as contiguous float64 of one shape (n_events,); single numbers are repeated.
+
+    Parameters
+    ----------
+    n_events : int or None
+        Length that is expected; None for the common length of the columns.
+    **columns : array-like
+        By the names they have in messages.
+
+    Raises
+    ------
+    ValueError
+        For columns of other shapes.
+
+    Examples
+    --------
+    >>> event_columns(2, pt=[30, 40], mass=0.1)
+    (array([30., 40.]), array([0.1, 0.1]))
+    """
     arrays = {name: np.asarray(column, np.float64) for name, column in columns.items()}
     shapes = {array.shape for array in arrays.values()} - {()}
-    if len(shapes) > 1 or any(len(shape) > 1 for shape in shapes):
-        msg = f"expected one number per event; found shapes { {name: a.shape for name, a in arrays.items()} }"
+    shape = (n_events,) if n_events is not None else min(shapes, default=(1,))
+    if len(shape) != 1 or not shapes <= {shape}:
+        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+        msg = f"expected one number per event, shape {shape}; found {found}"
         raise ValueError(msg)
-    shape = shapes.pop() if shapes else (1,)
     return tuple(np.ascontiguousarray(np.broadcast_to(array, shape)) for array in arrays.values())

@@ -21,9 +21,17 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-from evenet_hep.kinematics.angles import delta_r_scalar
-from evenet_hep.kinematics.neutrino import smaller_root, solve_neutrino_pz
-from evenet_hep.kinematics.vectors import cartesian_scalar, eta_phi_scalar, mass_scalar
+from evenet_hep.kinematics.angles import delta_r, delta_r_scalar
+from evenet_hep.kinematics.hadronic_w import (
+    FlatJets,
+    flags,
+    flat_jets,
+    signed_sqrt,
+    sort_candidates,
+    twice_product,
+)
+from evenet_hep.kinematics.neutrino import event_columns, four_momenta, leptonic_w
+from evenet_hep.kinematics.vectors import from_cartesian
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -171,170 +179,265 @@ def topness(
 
     Examples
     --------
+    A top pair with both W at rest: two quarks, or lepton and neutrino, of 40.2 GeV back to back, and b jets of
+    (172.5^2 - 80.4^2) / (2 * 80.4) = 144.851306 GeV.
+
     >>> result = topness(
-    ...     [0, 4], [80.0, 60.0, 50.0, 40.0], [0.1, -0.5, 1.0, 0.3], [0.0, 2.0, -2.5, -1.2], [5.0, 5.0, 8.0, 6.0],
-    ...     [True, True, False, False], [45.0], [0.2], [1.4], [0.1], [30.0], [-0.4]
+    ...     [0, 4], [144.851306, 144.851306, 40.2, 40.2], [0.0] * 4, [1.0, 2.0, 0.0, 3.14159265], [0.0] * 4,
+    ...     [True, True, False, False], [40.2], [0.0], [1.0], [0.0], [40.2], [-2.14159265]
     ... )
-    >>> result.topness.round(2), result.b_lep, result.q1, result.q2
-    (array([0.]), array([1]), array([2]), array([3]))
+    >>> result.topness.round(6), result.tlep_mass.round(3), result.q1, result.q2
+    (array([0.]), array([172.5]), array([2]), array([3]))
     """
     if strategy not in STRATEGIES:
         msg = f"strategy must be one of {', '.join(STRATEGIES)}; found {strategy!r}"
         raise ValueError(msg)
     starts, jets = flat_jets(offsets, pt=pt, eta=eta, phi=phi, mass=mass)
-    n_events, n_jets = len(starts) - 1, len(jets[0])
-    leptons = event_columns(
-        n_events, lepton_pt=lepton_pt, lepton_eta=lepton_eta, lepton_phi=lepton_phi, lepton_mass=lepton_mass
+    n_events, n_jets = len(starts) - 1, len(jets.pt)
+    leptons, bosons = _leptonic_side(
+        n_events,
+        (constants or TopnessConstants()).w_mass,
+        pt=lepton_pt,
+        eta=lepton_eta,
+        phi=lepton_phi,
+        mass=lepton_mass,
+        met=met,
+        met_phi=met_phi,
     )
-    missing = event_columns(n_events, met=met, met_phi=met_phi)
-    is_b = flags("is_bjet", is_bjet, n_jets)
-    real = np.ones(n_jets, np.bool_) if mask is None else flags("mask", mask, n_jets)
-    values = np.full((8, n_events), np.nan)
-    indices = np.full((4, n_events), -1, np.int64)
-    search = _search_parallel if parallel else _search_all
-    numbers = dataclasses.astuple(constants or TopnessConstants())
-    search(starts, jets, is_b, real, leptons, missing, strategy == "sequential", numbers, values, indices)
-    return TopnessResult(values[0], indices[0] >= 0, *values[1:], *indices)
+    found = _Found(
+        values=np.full((6, n_events), np.nan),
+        w_boson=np.full((4, n_events), np.nan),
+        indices=np.full((4, n_events), -1, np.int64),
+    )
+    arguments = (
+        starts,
+        jets,
+        flags("is_bjet", is_bjet, n_jets),
+        np.ones(n_jets, np.bool_) if mask is None else flags("mask", mask, n_jets),
+        leptons,
+        bosons,
+        strategy == "sequential",
+        dataclasses.astuple(constants or TopnessConstants()),
+        found,
+    )
+    if parallel:
+        _search_blocks(
+            8 * numba.get_num_threads(), *arguments
+        )  # more blocks than threads: events differ in cost
+    else:
+        _search_events(0, n_events, *arguments)
+    return _describe(starts, jets, found)
 
 
-def _search_all(*arguments: Any) -> None:
-    starts = arguments[0]
-    _search_events(0, len(starts) - 1, *arguments)
+class _Leptons(NamedTuple):
+    eta: FloatArray
+    phi: FloatArray
+    momentum: FloatArray  # (4, n_events), px, py, pz, E
+    mass2: FloatArray
 
 
-@njit(cache=True)
+class _Found(NamedTuple):
+    """Written by the search, which leaves invalid events alone."""
+
+    values: FloatArray  # (6, n_events): topness, dr_lb, m_lb, tlep_mass, whad_dr_qq, thad_mass
+    w_boson: FloatArray  # (4, n_events), px, py, pz, E of the hadronic W
+    indices: IntArray  # (4, n_events): b_lep, b_had, q1, q2
+
+
+def _leptonic_side(
+    n_events: int, w_mass: float, **columns: npt.ArrayLike
+) -> tuple[_Leptons, tuple[FloatArray, FloatArray]]:
+    """The lepton, and four-vector and squared mass of lepton plus neutrino (NaN without one)."""
+    pt, eta, phi, mass, met, met_phi = event_columns(n_events, **columns)
+    momentum = four_momenta(pt, eta, phi, mass)
+    boson = leptonic_w(pt, eta, phi, mass, met, met_phi, w_mass=w_mass)
+    boson_mass2 = boson[3] ** 2 - boson[0] ** 2 - boson[1] ** 2 - boson[2] ** 2
+    return _Leptons(eta, phi, momentum, mass * mass), (boson, boson_mass2)
+
+
+def _describe(starts: IntArray, jets: FlatJets, found: _Found) -> TopnessResult:
+    """The result, with the direction of the hadronic W, which vectorises better than it compiles."""
+    chi2, dr_lb, m_lb, tlep_mass, whad_dr_qq, thad_mass = found.values
+    b_lep, b_had, q1, q2 = found.indices
+    valid = b_had >= 0
+    _, w_eta, w_phi, whad_mass = from_cartesian(*found.w_boson)
+    b_jet = np.where(valid, starts[:-1] + b_had, 0)
+    thad_dr_bqq = (
+        delta_r(w_eta, w_phi, jets.eta[b_jet], jets.phi[b_jet])
+        if valid.any()
+        else np.full(len(valid), np.nan)
+    )
+    return TopnessResult(
+        topness=chi2,
+        valid=valid,
+        dr_lb=dr_lb,
+        m_lb=m_lb,
+        tlep_mass=tlep_mass,
+        whad_mass=whad_mass,
+        whad_dr_qq=whad_dr_qq,
+        thad_mass=thad_mass,
+        thad_dr_bqq=thad_dr_bqq,
+        b_lep=b_lep,
+        b_had=b_had,
+        q1=q1,
+        q2=q2,
+    )
+
+
+@njit(cache=True, error_model="numpy")
 def _search_events(
     first: int,
     last: int,
     starts: IntArray,
-    jets: tuple[FloatArray, ...],
+    jets: FlatJets,
     is_bjet: BoolArray,
     mask: BoolArray,
-    leptons: tuple[FloatArray, ...],
-    missing: tuple[FloatArray, ...],
+    leptons: _Leptons,
+    bosons: tuple[FloatArray, FloatArray],
     sequential: bool,
     constants: tuple[float, ...],
-    values: FloatArray,
-    indices: IntArray,
+    found: _Found,
 ) -> None:
+    pt, eta, phi, mass2, momentum = jets
+    lepton_eta, lepton_phi, lepton, lepton_mass2 = leptons
+    boson, boson_mass2 = bosons
+    values, w_boson, indices = found
     largest = 0
     for event in range(first, last):
         largest = max(largest, starts[event + 1] - starts[event])
-    # Scratch of one thread: candidates are sorted by pT, the b jets before the others.
-    order = np.empty(largest, np.int64)
-    momenta = np.empty((largest, 4))
+    # Scratch of one thread: candidates of one event by decreasing pT, and what is computed from them.
+    b_order, q_order = np.empty(largest, np.int64), np.empty(largest, np.int64)
+    products = np.empty((largest, largest))
     leptonic, hadronic = np.empty(largest), np.empty(largest)
     pairs = np.empty((largest, 2), np.int64)
-    boson = np.empty((2, 4))
     for event in range(first, last):
-        n_b, n_q = sort_candidates(starts[event], starts[event + 1], jets, is_bjet, mask, order)
+        if math.isnan(boson_mass2[event]):
+            continue
+        start = starts[event]
+        n_b, n_q = sort_candidates(start, starts[event + 1], pt, momentum, is_bjet, mask, b_order, q_order)
         if n_b < 2 or n_q < 2:
             continue
-        if not _leptonic_w(event, leptons, missing, constants[0], boson):
+        _leptonic_terms(event, boson, boson_mass2, momentum, mass2, b_order, n_b, constants, leptonic)
+        _fill_products(momentum, b_order, n_b, q_order, n_q, products)
+        _hadronic_terms(momentum, mass2, b_order, n_b, q_order, n_q, products, constants, hadronic, pairs)
+        i, k = _choose(leptonic, hadronic, n_b, sequential)
+        if i < 0:
             continue
-        fill_momenta(jets, order, n_b + n_q, momenta)
-        _leptonic_terms(momenta, n_b, boson[1], constants, leptonic)
-        _hadronic_terms(momenta, n_b, n_q, constants, hadronic, pairs)
-        b_lep, b_had = _choose(leptonic, hadronic, n_b, sequential)
-        if b_lep < 0:
-            continue
-        values[0, event] = leptonic[b_lep] + hadronic[b_had]
-        q1, q2 = pairs[b_had, 0], pairs[b_had, 1]
-        _describe(event, momenta, boson, b_lep, b_had, q1, q2, values)
-        indices[0, event] = order[b_lep] - starts[event]
-        indices[1, event] = order[b_had] - starts[event]
-        indices[2, event] = min(order[q1], order[q2]) - starts[event]
-        indices[3, event] = max(order[q1], order[q2]) - starts[event]
+        b_lep, b_had, q1, q2 = b_order[i], b_order[k], q_order[pairs[k, 0]], q_order[pairs[k, 1]]
+        values[0, event] = leptonic[i] + hadronic[k]
+        values[1, event] = delta_r_scalar(lepton_eta[event], lepton_phi[event], eta[b_lep], phi[b_lep])
+        mass2_lb = lepton_mass2[event] + mass2[b_lep] + twice_product(lepton, event, momentum, b_lep)
+        values[2, event] = signed_sqrt(mass2_lb)
+        mass2_tlep = boson_mass2[event] + mass2[b_lep] + twice_product(boson, event, momentum, b_lep)
+        values[3, event] = signed_sqrt(mass2_tlep)
+        values[4, event] = delta_r_scalar(eta[q1], phi[q1], eta[q2], phi[q2])
+        mass2_w = mass2[q1] + mass2[q2] + twice_product(momentum, q1, momentum, q2)
+        mass2_thad = mass2_w + mass2[b_had] + products[pairs[k, 0], k] + products[pairs[k, 1], k]
+        values[5, event] = signed_sqrt(mass2_thad)
+        for axis in range(4):
+            w_boson[axis, event] = momentum[axis, q1] + momentum[axis, q2]
+        indices[0, event], indices[1, event] = b_lep - start, b_had - start
+        indices[2, event], indices[3, event] = min(q1, q2) - start, max(q1, q2) - start
 
 
 @njit(cache=True, parallel=True)
-def _search_parallel(
+def _search_blocks(
+    n_blocks: int,
     starts: IntArray,
-    jets: tuple[FloatArray, ...],
+    jets: FlatJets,
     is_bjet: BoolArray,
     mask: BoolArray,
-    leptons: tuple[FloatArray, ...],
-    missing: tuple[FloatArray, ...],
+    leptons: _Leptons,
+    bosons: tuple[FloatArray, FloatArray],
     sequential: bool,
     constants: tuple[float, ...],
-    values: FloatArray,
-    indices: IntArray,
+    found: _Found,
 ) -> None:
     n_events = len(starts) - 1
-    n_blocks = 8 * numba.get_num_threads()  # more blocks than threads: events differ in cost
     for block in prange(n_blocks):
         first = block * n_events // n_blocks
         last = (block + 1) * n_events // n_blocks
         _search_events(
-            first, last, starts, jets, is_bjet, mask, leptons, missing, sequential, constants, values, indices
+            first, last, starts, jets, is_bjet, mask, leptons, bosons, sequential, constants, found
         )
 
 
-@njit(cache=True)
-def _leptonic_w(
-    event: int,
-    leptons: tuple[FloatArray, ...],
-    missing: tuple[FloatArray, ...],
-    w_mass: float,
-    boson: FloatArray,
-) -> bool:
-    """Lepton (row 0) and lepton plus neutrino (row 1); False if there is no neutrino."""
-    pt, eta, phi, mass = leptons[0][event], leptons[1][event], leptons[2][event], leptons[3][event]
-    met, met_phi = missing[0][event], missing[1][event]
-    _, pz_minus, pz_plus, _ = solve_neutrino_pz(pt, eta, phi, mass, met, met_phi, w_mass, False)
-    pz = smaller_root(pz_minus, pz_plus)
-    px, py, pz_lepton, energy = cartesian_scalar(pt, eta, phi, mass)
-    boson[0, 0], boson[0, 1], boson[0, 2], boson[0, 3] = px, py, pz_lepton, energy
-    boson[1, 0] = px + met * math.cos(met_phi)
-    boson[1, 1] = py + met * math.sin(met_phi)
-    boson[1, 2] = pz_lepton + pz
-    boson[1, 3] = energy + math.sqrt(met * met + pz * pz)
-    return math.isfinite(pz)
-
-
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _leptonic_terms(
-    momenta: FloatArray, n_b: int, boson: FloatArray, constants: tuple[float, ...], terms: FloatArray
+    event: int,
+    boson: FloatArray,
+    boson_mass2: FloatArray,
+    momentum: FloatArray,
+    mass2: FloatArray,
+    b_order: IntArray,
+    n_b: int,
+    constants: tuple[float, ...],
+    terms: FloatArray,
 ) -> None:
     """f(b): the leptonic top's term for every b jet as b_lep."""
+    top_mass, sigma = constants[1], constants[4]
     for b in range(n_b):
-        top = mass_scalar(
-            boson[0] + momenta[b, 0], boson[1] + momenta[b, 1], boson[2] + momenta[b, 2], boson[3] + momenta[b, 3]
-        )
-        pull = (top - constants[1]) / constants[4]
+        jet = b_order[b]
+        square = boson_mass2[event] + mass2[jet] + twice_product(boson, event, momentum, jet)
+        pull = (signed_sqrt(square) - top_mass) / sigma
         terms[b] = pull * pull
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
+def _fill_products(
+    momentum: FloatArray, b_order: IntArray, n_b: int, q_order: IntArray, n_q: int, products: FloatArray
+) -> None:
+    """Twice the product of every q with every b candidate, from which all masses m(q1 q2 b) are sums."""
+    for q in range(n_q):
+        for b in range(n_b):
+            products[q, b] = twice_product(momentum, q_order[q], momentum, b_order[b])
+
+
+@njit(cache=True, error_model="numpy")
 def _hadronic_terms(
-    momenta: FloatArray, n_b: int, n_q: int, constants: tuple[float, ...], terms: FloatArray, pairs: IntArray
+    momentum: FloatArray,
+    mass2: FloatArray,
+    b_order: IntArray,
+    n_b: int,
+    q_order: IntArray,
+    n_q: int,
+    products: FloatArray,
+    constants: tuple[float, ...],
+    terms: FloatArray,
+    pairs: IntArray,
 ) -> None:
     """g(b): for every b jet as b_had the smallest sum of the W and the hadronic top term, and its pair."""
+    w_mass, top_mass, w_sigma, top_sigma, _ = constants
     terms[:n_b] = np.inf
-    for q1 in range(n_b, n_b + n_q - 1):
-        for q2 in range(q1 + 1, n_b + n_q):
-            px, py = momenta[q1, 0] + momenta[q2, 0], momenta[q1, 1] + momenta[q2, 1]
-            pz, energy = momenta[q1, 2] + momenta[q2, 2], momenta[q1, 3] + momenta[q2, 3]
-            w_pull = (mass_scalar(px, py, pz, energy) - constants[0]) / constants[2]
+    largest = np.inf
+    for i in range(n_q - 1):
+        first = q_order[i]
+        for k in range(i + 1, n_q):
+            second = q_order[k]
+            pair_square = mass2[first] + mass2[second] + twice_product(momentum, first, momentum, second)
+            w_pull = (signed_sqrt(pair_square) - w_mass) / w_sigma
             w_term = w_pull * w_pull
+            if w_term >= largest:  # the top term can only add
+                continue
+            largest = 0.0
             for b in range(n_b):
-                if w_term >= terms[b]:  # the top term can only add
-                    continue
-                top = mass_scalar(
-                    px + momenta[b, 0], py + momenta[b, 1], pz + momenta[b, 2], energy + momenta[b, 3]
-                )
-                top_pull = (top - constants[1]) / constants[3]
+                square = pair_square + mass2[b_order[b]] + products[i, b] + products[k, b]
+                top_pull = (signed_sqrt(square) - top_mass) / top_sigma
                 total = w_term + top_pull * top_pull
                 if total < terms[b]:
                     terms[b] = total
-                    pairs[b, 0], pairs[b, 1] = q1, q2
+                    pairs[b, 0], pairs[b, 1] = i, k
+                largest = max(largest, terms[b])
 
 
-@njit(cache=True)
+@njit(cache=True, error_model="numpy")
 def _choose(leptonic: FloatArray, hadronic: FloatArray, n_b: int, sequential: bool) -> tuple[int, int]:
     """Positions of b_lep and b_had; (-1, -1) if no sum is a number."""
+    only = 0
+    for i in range(1, n_b):
+        if leptonic[i] < leptonic[only]:
+            only = i
     best, b_lep, b_had = np.inf, -1, -1
-    only = np.argmin(leptonic[:n_b]) if sequential else -1
     for i in range(n_b):
         if sequential and i != only:
             continue
@@ -343,18 +446,3 @@ def _choose(leptonic: FloatArray, hadronic: FloatArray, n_b: int, sequential: bo
             if i != k and total < best:
                 best, b_lep, b_had = total, i, k
     return b_lep, b_had
-
-
-@njit(cache=True)
-def _describe(
-    event: int,
-    momenta: FloatArray,
-    boson: FloatArray,
-    b_lep: int,
-    b_had: int,
-    q1: int,
-    q2: int,
-    values: FloatArray,
-) -> None:
-    """Masses and distances of the chosen assignment, in the order of TopnessResult."""
-    ...

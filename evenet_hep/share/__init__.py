@@ -10,10 +10,10 @@ _HERE = Path(__file__).parent
 
 # Data set name -> file. Origins and licences are in nanoaod/README.md.
 SAMPLES = {
-    "ttbar (MC, NanoAODv12)": "nano_tt_v12.root",
-    "W+jets (MC, 2015 Open Data)": "nano_2015_wjets.root",
-    "Drell-Yan (MC)": "nano_dy.root",
-    "DoubleMuon (collisions)": "nano_dimuon.root",
+    "ttbar MC": "nano_tt_v12.root",
+    "W+jets MC": "nano_2015_wjets.root",
+    "Drell-Yan MC": "nano_dy.root",
+    "DoubleMuon data": "nano_dimuon.root",
 }
 
 

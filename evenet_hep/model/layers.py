@@ -1,0 +1,282 @@
+"""Pieces that every part of the network is built from: attention, gates, gated blocks and configuration checks.
+
+A boolean mask is True where something is real or may be attended, as in
+:func:`torch.nn.functional.scaled_dot_product_attention`. No layer here multiplies by a mask: padded slots are kept
+out of every sum instead, and cleared once where a part of the network ends.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Config = TypeVar("Config")
+
+
+class ConfigError(ValueError):
+    """A network configuration with an unknown key, a value of the wrong kind, or values that contradict each other."""
+
+
+class Attention(nn.Module):
+    """Multi-head attention with one fused projection, over the set itself or over a second set.
+
+    Parameters
+    ----------
+    width : int
+        Width D of queries, keys and values.
+    heads : int
+        Number of heads; divides ``width``.
+    dropout : float
+        Probability with which an attention weight is dropped in training.
+
+    Examples
+    --------
+    >>> attention = Attention(8, heads=2)
+    >>> allowed = torch.ones(1, 1, 1, 3, dtype=torch.bool)
+    >>> attention(torch.zeros(1, 3, 8), allowed).shape
+    torch.Size([1, 3, 8])
+    """
+
+    def __init__(self, width: int, *, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.project_in = nn.Linear(width, 3 * width)  # query, key, value
+        self.project_out = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.project_in.weight)
+        nn.init.zeros_(self.project_in.bias)
+        nn.init.zeros_(self.project_out.bias)
+
+    def forward(self, query: Tensor, allowed: Tensor, memory: Tensor | None = None) -> Tensor:
+        """One update per query.
+
+        Parameters
+        ----------
+        query : Tensor, shape (B, Q, D)
+            Queries; also keys and values if there is no ``memory``.
+        allowed : bool Tensor, shape (B or 1, 1, Q or 1, K)
+            True where a query may attend a key. Every query needs at least one such key.
+        memory : Tensor, shape (B, K, D), optional
+            Keys and values.
+
+        Returns
+        -------
+        Tensor, shape (B, Q, D)
+        """
+        if memory is None:
+            q, k, v = self.project_in(query).chunk(3, dim=-1)
+        else:
+            width = query.shape[-1]
+            weight, bias = self.project_in.weight, self.project_in.bias
+            q = F.linear(query, weight[:width], bias[:width])
+            k, v = F.linear(memory, weight[width:], bias[width:]).chunk(2, dim=-1)
+        update = F.scaled_dot_product_attention(
+            self._split(q),
+            self._split(k),
+            self._split(v),
+            attn_mask=allowed,
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (B, heads, Q, D / heads)
+        projected: Tensor = self.project_out(update.transpose(1, 2).flatten(2))
+        return projected
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class Gate(nn.Module):
+    """Gate of a GRU in place of a residual sum, as in GTrXL (arXiv:1910.06764, eq. 5-7).
+
+    With update y and state x: r = sigmoid(W_r y + U_r x), z = sigmoid(W_z y + U_z x - b),
+    h = tanh(W_g y + U_g (r x)), and the result is (1 - z) x + z h. The bias b starts at 2, close to the identity.
+
+    Parameters
+    ----------
+    width : int
+        Width of update and state.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.from_update = nn.Linear(width, 3 * width)  # W_r, W_z, W_g
+        self.from_state = nn.Linear(width, 2 * width, bias=False)  # U_r, U_z
+        self.from_reset = nn.Linear(width, width, bias=False)  # U_g
+        self.bias = nn.Parameter(torch.full((width,), 2.0))
+
+    def forward(self, update: Tensor, state: Tensor) -> Tensor:
+        """The state after the update; both have shape (..., D)."""
+        update_r, update_z, update_g = self.from_update(update).chunk(3, dim=-1)
+        state_r, state_z = self.from_state(state).chunk(2, dim=-1)
+        r = torch.sigmoid(update_r + state_r)
+        z = torch.sigmoid(update_z + state_z - self.bias)
+        h = torch.tanh(update_g + self.from_reset(r * state))
+        return state + z * (h - state)
+
+
+class GatedBlock(nn.Module):
+    """LayerNorm, two linear layers with GELU, and a :class:`Gate` around them.
+
+    Parameters
+    ----------
+    width_in, width_out : int
+        Width before and after; if they differ, the state passes through a linear layer of its own.
+    expansion : float
+        Width between the two linear layers in units of ``width_in``.
+    dropout : float
+        After each of the linear layers, in training.
+    gated : bool
+        False leaves the gate out: the result is that of the two linear layers.
+
+    Examples
+    --------
+    >>> GatedBlock(10, 16)(torch.zeros(2, 10)).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        expansion: float = 2.0,
+        dropout: float = 0.0,
+        gated: bool = True,
+    ) -> None:
+        super().__init__()
+        inner = round(expansion * width_in)
+        self.norm = nn.LayerNorm(width_in)
+        self.expand = nn.Linear(width_in, inner)
+        self.project = nn.Linear(inner, width_out)
+        self.dropout = nn.Dropout(dropout)
+        self.gate = Gate(width_out) if gated else None
+        self.skip = nn.Linear(width_in, width_out) if gated and width_in != width_out else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One vector per vector: (..., width_in) to (..., width_out)."""
+        update = self.dropout(F.gelu(self.expand(self.norm(x))))
+        update = self.dropout(F.gelu(self.project(update)))
+        if self.gate is None:
+            return update
+        gated: Tensor = self.gate(update, self.skip(x))
+        return gated
+
+
+def feed_forward(width: int, *, dropout: float = 0.0) -> nn.Sequential:
+    """Linear to twice the width, GELU, dropout, linear back."""
+    return nn.Sequential(
+        nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+    )
+
+
+def drop_path(update: Tensor, *, probability: float, training: bool) -> Tensor:
+    """The update of a residual branch, left out for whole events in training (stochastic depth, arXiv:1603.09382).
+
+    Parameters
+    ----------
+    update : Tensor, shape (B, ...)
+        Updates; those that stay are scaled by 1 / (1 - probability).
+    probability : float
+        Chance of an event to go without the update.
+    training : bool
+        False returns ``update`` as it is.
+    """
+    if not training or probability == 0:
+        return update
+    keep = update.new_empty((update.shape[0],) + (1,) * (update.ndim - 1)).bernoulli_(1 - probability)
+    return update * keep / (1 - probability)
+
+
+def attendable(mask: Tensor) -> Tensor:
+    """Which keys all queries of an event may attend: the real ones, or all of them in an event without any.
+
+    The second half only keeps the softmax of an empty event finite; nothing real depends on it.
+
+    Parameters
+    ----------
+    mask : bool Tensor, shape (B, K)
+        True for a real object.
+
+    Returns
+    -------
+    bool Tensor, shape (B, 1, 1, K)
+
+    Examples
+    --------
+    >>> attendable(torch.tensor([[True, False], [False, False]]))[:, 0, 0]
+    tensor([[ True, False],
+            [ True,  True]])
+    """
+    return (mask | ~mask.any(dim=1, keepdim=True))[:, None, None, :]
+
+
+def require(condition: bool, name: str, expected: str, found: object) -> None:
+    """Raise a :class:`ConfigError` that names the field, unless the condition holds."""
+    if not condition:
+        msg = f"{name} must be {expected}; found {found!r}"
+        raise ConfigError(msg)
+
+
+def require_probability(name: str, value: float) -> None:
+    """Raise a :class:`ConfigError` unless the value can be a dropout probability, at least 0 and below 1."""
+    require(0 <= value < 1, name, "at least 0 and below 1", value)
+
+
+def read_config(kind: type[Config], content: object, where: str = "config") -> Config:
+    """A frozen configuration dataclass from a JSON dictionary, nested ones included.
+
+    Parameters
+    ----------
+    kind : dataclass type
+        What to build; its annotations say what each key may hold.
+    content : mapping
+        Keys are field names. A field with a default may be left out.
+    where : str
+        Name of this part, for messages.
+
+    Returns
+    -------
+    kind
+
+    Raises
+    ------
+    ConfigError
+        For unknown or missing keys and for values of another kind than annotated.
+    """
+    if not isinstance(content, Mapping):
+        msg = f"{where} must be a JSON object; found {content!r}"
+        raise ConfigError(msg)
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(content) - set(fields)):
+        msg = f"{where} has unknown key {', '.join(map(repr, unknown))}; allowed are {', '.join(sorted(fields))}"
+        raise ConfigError(msg)
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - set(content)):
+        msg = f"{where} lacks {', '.join(map(repr, missing))}"
+        raise ConfigError(msg)
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _read(hints[key], value, f"{where}.{key}") for key, value in content.items()})
+
+
+def _read(hint: Any, value: object, where: str) -> Any:
+    origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:  # only ever "something or None"
+        return None if value is None else _read(options[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        return read_config(typing.cast("type[Any]", hint), value, where)
+    if origin is tuple:
+        require(isinstance(value, list | tuple), where, "a list", value)
+        return tuple(_read(options[0], item, where) for item in typing.cast("list[object]", value))
+    if origin is typing.Literal:
+        require(value in options, where, " or ".join(map(repr, options)), value)
+        return value
+    accepted = (int, float) if hint is float else hint
+    is_right = isinstance(value, accepted) and (hint is bool or not isinstance(value, bool))
+    require(is_right, where, f"of type {hint.__name__}", value)
+    return float(typing.cast("float", value)) if hint is float else value

@@ -1,0 +1,430 @@
+"""Point-edge transformer: one vector per object from its features, its neighbours and all other objects.
+
+Read it from the bottom: :class:`PET` adds a :class:`LocalBranch` (every object sees its nearest neighbours) to an
+embedding of the features and runs transformer blocks over the sum. A diffusion time enters as a scale and a shift of
+the embedding that are exactly one and zero at t = 0, so that the same weights serve clean and noised events.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from evenet_hep.model.layers import Attention, attendable, drop_path, feed_forward, require, require_probability
+
+TIME_TERMS = 64  # half of them sines, half cosines
+FAR = 999.0  # what the published network adds to the coordinates of padded slots
+
+
+@dataclasses.dataclass(frozen=True)
+class PETConfig:
+    """Size and behaviour of the point-edge transformer.
+
+    Parameters
+    ----------
+    layers : int
+        Transformer blocks.
+    heads : int
+        Attention heads of each; divides the width.
+    local_layers : int
+        Neighbour layers, in sequence; 0 leaves the local branch out.
+    neighbours : int
+        Objects that every object sees in a neighbour layer.
+    coordinates : sequence of str
+        Object features whose columns measure the distance in the first neighbour layer. The later ones measure it
+        between the vectors of the layer before.
+    dropout : float
+        In attention weights and in the feed-forward layers.
+    drop_path : float
+        Chance of an event to skip a residual branch in training.
+    layer_scale : float
+        Initial size of both branches of each transformer block.
+    feature_drop : float
+        Chance of a feature to be set to zero in training.
+    feature_drop_mode : {"feature", "event"}
+        ``"feature"`` drops every feature of an event by itself, everywhere. ``"event"`` is what the published
+        training does: all features of an event at once, and in the transformer branch only.
+    phantom_neighbours : bool
+        False averages over the real neighbours, and an object without any gets zero. True is what the published
+        network does: an event with too few objects fills up with padded slots.
+    neighbours_see_attention_mask : bool
+        True lets an object have only such neighbours as it may attend. False, as published, ignores the mask.
+    """
+
+    layers: int = 4
+    heads: int = 8
+    local_layers: int = 2
+    neighbours: int = 3
+    coordinates: tuple[str, ...] = ("eta", "phi")
+    dropout: float = 0.1
+    drop_path: float = 0.1
+    layer_scale: float = 1e-5
+    feature_drop: float = 0.1
+    feature_drop_mode: Literal["feature", "event"] = "feature"
+    phantom_neighbours: bool = False
+    neighbours_see_attention_mask: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "coordinates", tuple(self.coordinates))
+        for name in ("layers", "heads", "neighbours"):
+            require(getattr(self, name) >= 1, f"pet.{name}", "at least 1", getattr(self, name))
+        require(self.local_layers >= 0, "pet.local_layers", "at least 0", self.local_layers)
+        require(len(self.coordinates) > 0, "pet.coordinates", "at least one feature name", self.coordinates)
+        for name in ("dropout", "drop_path", "feature_drop"):
+            require_probability(f"pet.{name}", getattr(self, name))
+        modes = ("feature", "event")
+        require(self.feature_drop_mode in modes, "pet.feature_drop_mode", f"one of {modes}", self.feature_drop_mode)
+
+
+class TimeEmbedding(nn.Module):
+    """A vector for a diffusion time that is exactly zero at t = 0.
+
+    Sine and cosine of 1000 t f_i with f_i = 10000^(-i / 31), i = 0 ... 31, times t, and two linear layers without
+    bias, each followed by SiLU.
+
+    Parameters
+    ----------
+    width : int
+        Width D of the vector.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        half = TIME_TERMS // 2
+        step = torch.log(torch.tensor(10000.0)) / (half - 1)
+        self.register_buffer("frequency", torch.exp(-step * torch.arange(half)), persistent=False)
+        self.expand = nn.Linear(TIME_TERMS, 2 * width, bias=False)
+        self.project = nn.Linear(2 * width, width, bias=False)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Vectors (B, D) of times (B,)."""
+        time = time[:, None]
+        angle = time * self.frequency * 1000.0
+        waves = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1) * time
+        vector: Tensor = F.silu(self.project(F.silu(self.expand(waves))))
+        return vector
+
+
+class Neighbours(NamedTuple):
+    """Who is whose neighbour, for R rows that hold the slots of all events one after the other.
+
+    Attributes
+    ----------
+    row : int Tensor, shape (R, K)
+        Rows of the neighbours.
+    is_real : bool Tensor, shape (R, K), or None
+        False for an entry of ``row`` that only fills the table; None if all of them count.
+    """
+
+    row: Tensor
+    is_real: Tensor | None
+
+
+class NeighbourLayer(nn.Module):
+    """Average over the neighbours j of an object i of MLP([x_j - x_i, x_i]) (EdgeConv, arXiv:1801.07829).
+
+    The first linear layer of the MLP is applied to objects, not to pairs: W [x_j - x_i, x_i] = A x_j + B x_i, with
+    the A and B that are stored here, gives the same numbers for a K-th of the multiplications.
+
+    Parameters
+    ----------
+    width_in, width_out : int
+        Width before and after.
+    """
+
+    def __init__(self, width_in: int, width_out: int) -> None:
+        super().__init__()
+        inner = 2 * width_out
+        self.node = nn.Linear(width_in, 2 * inner, bias=False)  # A above B
+        self.bias = nn.Parameter(torch.empty(inner))
+        self.project = nn.Linear(inner, width_out)
+        bound = 1 / math.sqrt(2 * width_in)  # PyTorch's rule for the linear layer of a pair
+        nn.init.uniform_(self.node.weight, -bound, bound)
+        nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+        """Rows (R, width_out) of rows (R, width_in)."""
+        rows, k = neighbours.row.shape
+        from_neighbour, from_self = self.node(x).chunk(2, dim=-1)  # (R, inner) each
+        pairs = from_neighbour.index_select(0, neighbours.row.flatten()).view(rows, k, -1)
+        pairs = F.gelu(pairs + (from_self + self.bias)[:, None])
+        pairs = F.gelu(self.project(pairs))  # (R, K, width_out)
+        if neighbours.is_real is None:
+            return pairs.mean(dim=1)
+        weight = neighbours.is_real.to(pairs.dtype)
+        return (pairs * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+class LocalBranch(nn.Module):
+    """A vector per object from neighbours of neighbours.
+
+    Parameters
+    ----------
+    columns : int
+        Width of the features.
+    width : int
+        Width D of the result.
+    config : PETConfig
+        Uses ``local_layers``, ``neighbours`` and the two rules about neighbours.
+    """
+
+    def __init__(self, columns: int, width: int, config: PETConfig) -> None:
+        super().__init__()
+        self.neighbours = config.neighbours
+        self.has_phantoms = config.phantom_neighbours
+        self.sees_attention_mask = config.neighbours_see_attention_mask
+        widths = [columns] + [width] * config.local_layers
+        self.layers = nn.ModuleList(map(NeighbourLayer, widths[:-1], widths[1:]))
+
+    def forward(
+        self, features: Tensor, coordinates: Tensor, mask: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Vectors (B, N, D), zero for padded slots; arguments as in :meth:`PET.forward`."""
+        batch, slots, _ = features.shape
+        candidates = None if attention_mask is None or not self.sees_attention_mask else attention_mask
+        rows = features.flatten(0, 1)
+        if self.has_phantoms:
+            # One more row: the padded slot that stands behind every event and has padded slots for neighbours.
+            rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+            phantom = coordinates.new_zeros(coordinates.shape[-1])
+        for layer in self.layers:
+            if self.has_phantoms:
+                neighbours = find_with_phantoms(coordinates, phantom, mask, self.neighbours, candidates)
+            else:
+                neighbours = find_neighbours(coordinates, mask, self.neighbours, candidates)
+            rows = layer(rows, neighbours)
+            coordinates = rows[: batch * slots].unflatten(0, (batch, slots))
+            phantom = rows[-1]
+        return torch.where(mask[..., None], coordinates, 0.0)
+
+
+def find_neighbours(
+    coordinates: Tensor, mask: Tensor, number: int, candidates: Tensor | None = None
+) -> Neighbours:
+    """The nearest other real objects of every slot.
+
+    Parameters
+    ----------
+    coordinates : Tensor, shape (B, N, C)
+        Positions; compared in single precision or better.
+    mask : bool Tensor, shape (B, N)
+        True for a real object.
+    number : int
+        Neighbours per object. Where there are fewer, ``is_real`` is False for the rest.
+    candidates : bool Tensor, shape (B, N, N) or (N, N), optional
+        True where slot j may be a neighbour of slot i.
+
+    Returns
+    -------
+    Neighbours
+        Of B * N rows, with min(number, N - 1) columns.
+
+    Examples
+    --------
+    >>> line = torch.tensor([[[0.0], [1.0], [3.0], [2.0]]])
+    >>> mask = torch.tensor([[True, True, True, False]])
+    >>> find_neighbours(line, mask, 1).row[:3, 0]
+    tensor([1, 0, 1])
+    """
+    batch, slots, _ = coordinates.shape
+    distance = _squared_distances(_single(coordinates))
+    excluded = ~mask[:, None, :] | torch.eye(slots, dtype=torch.bool, device=mask.device)
+    if candidates is not None:
+        excluded = excluded | ~candidates
+    distance = distance.masked_fill(excluded, torch.inf)
+    nearest, slot = distance.topk(min(number, slots - 1), dim=-1, largest=False)
+    row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
+    return Neighbours(row.flatten(0, 1), nearest.flatten(0, 1) < torch.inf)
+
+
+def find_with_phantoms(
+    coordinates: Tensor, phantom: Tensor, mask: Tensor, number: int, candidates: Tensor | None = None
+) -> Neighbours:
+    """Neighbours as the published network finds them: padded slots come last, but they count.
+
+    Padded slots are moved by 999 in every coordinate. The nearest slot of all is taken for the object itself and left
+    out. The published network has as many padded slots as fill up its 18; here a batch may have been trimmed, and
+    ``number`` more padded slots behind every event, all alike, stand for those that are gone.
+
+    Parameters
+    ----------
+    coordinates, mask, number, candidates
+        As in :func:`find_neighbours`.
+    phantom : Tensor, shape (C,)
+        Position of the slots behind the event, before it is moved.
+
+    Returns
+    -------
+    Neighbours
+        Of B * N + 1 rows; the last row is the phantom. All neighbours count.
+    """
+    batch, slots, _ = coordinates.shape
+    position = _single(coordinates) + FAR * ~mask[..., None]
+    behind = (_single(phantom) + FAR).expand(batch, 1, -1)
+    distance = _gram_distances(torch.cat([position, behind], dim=1))[:, :slots]  # (B, N, N + 1)
+    if candidates is not None:
+        is_self = torch.eye(slots, dtype=torch.bool, device=mask.device)
+        distance = distance.masked_fill(F.pad(~(candidates | is_self), (0, 1)), torch.inf)
+    if slots >= 2 * number + 1: distance = _gram_distances(position)
+    else: distance = torch.cat([distance, distance[..., -1:].expand(-1, -1, number - 1)], dim=-1)
+    slot = distance.topk(number + 1, dim=-1, largest=False).indices[..., 1:]
+    row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
+    last = batch * slots
+    row = torch.where(slot < slots, row, last).flatten(0, 1)
+    return Neighbours(F.pad(row, (0, 0, 0, 1), value=last), None)
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _squared_distances(x: Tensor) -> Tensor:
+    if x.shape[-1] <= 4:  # exact, and as fast in few dimensions
+        return (x[:, :, None] - x[:, None]).square().sum(dim=-1)
+    return _gram_distances(x)
+
+
+def _gram_distances(x: Tensor) -> Tensor:
+    # (B, N, C) to (B, N, N); half precision would not tell neighbours apart.
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        length = x.square().sum(dim=-1, keepdim=True)
+        return length - 2 * torch.bmm(x, x.transpose(1, 2)) + length.transpose(1, 2) + 1e-5
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and feed-forward layer, each with a learnt scale per channel (arXiv:2103.17239).
+
+    Parameters
+    ----------
+    width : int
+        Width D of the vectors.
+    config : PETConfig
+        Uses ``heads``, ``dropout``, ``drop_path`` and ``layer_scale``.
+    """
+
+    def __init__(self, width: int, config: PETConfig) -> None:
+        super().__init__()
+        self.drop_path = config.drop_path
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = Attention(width, heads=config.heads, dropout=config.dropout)
+        self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.feed_forward = feed_forward(width, dropout=config.dropout)
+        self.feed_forward_scale = nn.Parameter(torch.full((width,), config.layer_scale))
+
+    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
+        """Vectors (B, N, D) of vectors (B, N, D); ``allowed`` as in :meth:`Attention.forward`."""
+        update = self.attention(self.attention_norm(x), allowed) * self.attention_scale
+        x = x + drop_path(update, probability=self.drop_path, training=self.training)
+        update = self.feed_forward(self.feed_forward_norm(x)) * self.feed_forward_scale
+        return x + drop_path(update, probability=self.drop_path, training=self.training)
+
+
+class PET(nn.Module):
+    """Point-edge transformer.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Columns of each object feature after its transform.
+    coordinates : sequence of int
+        Columns that measure the distance in the first neighbour layer.
+    width : int
+        Width D of the result.
+    config : PETConfig
+        Size and behaviour.
+    """
+
+    coordinates: Tensor
+    feature_of_column: Tensor
+
+    def __init__(
+        self, widths: Sequence[int], coordinates: Sequence[int], *, width: int, config: PETConfig
+    ) -> None:
+        super().__init__()
+        columns = sum(widths)
+        self.config = config
+        feature_of_column = torch.tensor([i for i, size in enumerate(widths) for _ in range(size)])
+        self.register_buffer("coordinates", torch.tensor(coordinates), persistent=False)
+        self.register_buffer("feature_of_column", feature_of_column, persistent=False)
+        self.features = len(widths)
+        self.feature_mlp = nn.Sequential(
+            nn.Linear(columns, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU()
+        )
+        self.time_embedding = TimeEmbedding(width)
+        self.film = nn.Linear(width, 2 * width, bias=False)
+        self.local = LocalBranch(columns, width, config) if config.local_layers else None
+        self.blocks = nn.ModuleList(TransformerBlock(width, config) for _ in range(config.layers))
+
+    def forward(
+        self,
+        features: Tensor,
+        mask: Tensor,
+        *,
+        time: Tensor | None = None,
+        time_mask: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """One vector per object.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, N, columns)
+            Normalised features. Those of padded slots have no effect, except as neighbours where
+            ``phantom_neighbours`` is set.
+        mask : bool Tensor, shape (B, N)
+            True for a real object.
+        time : Tensor, shape (B,), optional
+            Diffusion time in [0, 1] of each event; None is the same as 0, and faster.
+        time_mask : bool or float Tensor, shape (B, N), optional
+            True for the objects that are noised: the others see time 0. None means all of them.
+        attention_mask : bool Tensor, shape (N, N) or (B, N, N), optional
+            True where object i (first axis) may attend object j. Padded slots are never attended.
+
+        Returns
+        -------
+        Tensor, shape (B, N, width)
+            Zero for padded slots.
+        """
+        dropped = self._drop_features(features)
+        x = self.feature_mlp(dropped)
+        if time is not None:
+            film = self.film(self.time_embedding(time))[:, None]  # (B, 1, 2D)
+            scale, shift = (film if time_mask is None else film * time_mask[..., None]).chunk(2, dim=-1)
+            x = x * (1 + scale) + shift
+        if self.local is not None:
+            # The published feature drop leaves the local branch as it is.
+            seen = features if self.config.feature_drop_mode == "event" else dropped
+            nearby = seen.index_select(-1, self.coordinates)
+            x = x + self.local(seen, nearby, mask, attention_mask)
+        allowed = _allowed(mask, attention_mask)
+        entered = x
+        for block in self.blocks:
+            x = block(x, allowed)
+        return torch.where(mask[..., None], x + entered, 0.0)
+
+    def _drop_features(self, features: Tensor) -> Tensor:
+        if not self.training or self.config.feature_drop == 0:
+            return features
+        at_once = self.config.feature_drop_mode == "event"
+        shape = (features.shape[0], 1, 1 if at_once else self.features)
+        keep = features.new_empty(shape).bernoulli_(1 - self.config.feature_drop)
+        return features * (keep if at_once else keep.index_select(-1, self.feature_of_column))
+
+
+def _allowed(mask: Tensor, attention_mask: Tensor | None) -> Tensor:
+    # (B, 1, N or 1, N), with at least one key for every query
+    allowed = attendable(mask)
+    if attention_mask is None:
+        return allowed
+    allowed = allowed & (attention_mask if attention_mask.ndim == 2 else attention_mask[:, None])
+    is_self = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+    return allowed | (~allowed.any(dim=-1, keepdim=True) & is_self)

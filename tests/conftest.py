@@ -1,0 +1,27 @@
+"""Files and events shared by the tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from evenet_hep.share import sample_files
+
+SHARED = Path(os.environ.get("EVENET_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture
+def samples() -> dict[str, Path]:
+    """The NanoAOD files of the package, by file stem."""
+    return {path.stem: path for path in sample_files().values()}
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real and generated events that lie beside some checkouts; tests of them skip without."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("no shared data beside this checkout")
+    return folder
