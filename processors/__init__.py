@@ -1,3 +1,7 @@
-"""Coffea processors of the analyses."""
+"""Coffea processors to drop into an analysis."""
 
 from __future__ import annotations
+
+from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
+
+__all__ = ["EventScores", "mean_probabilities", "select_objects"]

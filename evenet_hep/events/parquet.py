@@ -42,7 +42,6 @@ class TableWriter:
         self.n_rows = 0
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def append(self, columns: Mapping[str, Any]) -> None:
@@ -52,17 +51,20 @@ class TableWriter:
         if len(set(lengths.values())) > 1:
             msg = f"the columns of a table must be of one length; found {lengths}"
             raise InputError(msg)
-        table = pa.table(arrays)
+        fields = [pa.field(name, array.type, nullable=False) for name, array in arrays.items()]
+        table = pa.table(arrays, schema=pa.schema(fields))
         if self._writer is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._partial, table.schema)
         self._writer.write_table(table)
         self.n_rows += table.num_rows
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            if kind is None:
-                self._partial.replace(self.path)
+        if self._writer is None:
+            return
+        self._writer.close()
+        if kind is None:
+            self._partial.replace(self.path)
         self._partial.unlink(missing_ok=True)
 
 

@@ -27,10 +27,10 @@ MUON_MASS = 0.1056583755  # GeV, as in the dimuon study of EveNet
 class DimuonCalibration(NamedTuple):
     """Calibrated muons, one entry per event; NaN where ``valid`` is False, but for ``m_gen``.
 
-    The adjustments are \N{GREEK CAPITAL LETTER DELTA}p / p of a muon, once with the Euclidean norm of
-    (E, px, py, pz) as in the released code, once with that of (px, py, pz). Averaged over the muons of all generated
-    events the first is the diagnostic of Fig. 5b of the EveNet paper. It equals ``|M / m_gen - 1|`` to about 1 % and
-    says how wrong the generated mass was, not how well the momenta balance.
+    An adjustment is ``|p' - p| / |p|`` of a muon, once with the Euclidean norm of (E, px, py, pz) as in the released
+    code, once with that of (px, py, pz). Averaged over the muons of all generated events the first is the diagnostic
+    of Fig. 5b of the EveNet paper. It equals ``|M / m_gen - 1|`` to about 1 % and says how wrong the generated mass
+    was, not how well the momenta balance.
 
     Parameters
     ----------

@@ -122,7 +122,7 @@ def closest_pair(
     starts, jets = flat_jets(offsets, pt=pt, eta=eta, phi=phi, mass=mass)
     n_events = len(starts) - 1
     candidates = flags("is_candidate", is_candidate, len(jets.pt))
-    added = np.zeros((4, n_events)) if companion is None else np.ascontiguousarray(companion, np.float64)
+    added = np.zeros((4, n_events)) if companion is None else np.require(companion, np.float64, ["C", "W"])
     if added.shape != (4, n_events):
         msg = f"companion must have shape (4, {n_events}); found {added.shape}"
         raise ValueError(msg)
@@ -183,13 +183,13 @@ def flat_jets(
     >>> starts, jets.momentum[3]
     (array([0, 1, 2]), array([30., 20.]))
     """
-    starts = np.ascontiguousarray(offsets, np.int64)
+    starts = np.require(offsets, np.int64, ["C", "W"])
     if starts.ndim != 1 or len(starts) == 0 or starts[0] != 0 or np.any(starts[1:] < starts[:-1]):
         msg = f"offsets must be (n_events + 1,) numbers that begin at 0 and never decrease; found {starts}"
         raise ValueError(msg)
     columns = {}
     for name, column in {"pt": pt, "eta": eta, "phi": phi, "mass": mass}.items():
-        columns[name] = np.ascontiguousarray(column, np.float64)
+        columns[name] = np.require(column, np.float64, ["C", "W"])
         if columns[name].shape != (starts[-1],):
             msg = f"{name} must have the {starts[-1]} entries that offsets ends with; found shape {columns[name].shape}"
             raise ValueError(msg)
@@ -211,7 +211,7 @@ def flags(name: str, values: npt.ArrayLike, length: int) -> BoolArray:
     >>> flags("is_bjet", [True, False], 2)
     array([ True, False])
     """
-    array = np.ascontiguousarray(values)
+    array = np.require(values, requirements=["C", "W"])
     if array.shape != (length,) or (array.dtype != np.bool_ and length > 0):
         msg = f"{name} must hold {length} bools; found {array.dtype} of shape {array.shape}"
         raise ValueError(msg)

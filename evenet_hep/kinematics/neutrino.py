@@ -315,4 +315,7 @@ def event_columns(n_events: int | None, **columns: npt.ArrayLike) -> tuple[Float
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
         msg = f"expected one number per event, shape {shape}; found {found}"
         raise ValueError(msg)
-    return tuple(np.ascontiguousarray(np.broadcast_to(array, shape)) for array in arrays.values())
+    # "W" for a type that is always the same: a read-only array would compile every kernel again.
+    return tuple(
+        np.require(np.broadcast_to(array, shape), np.float64, ["C", "W"]) for array in arrays.values()
+    )

@@ -192,81 +192,36 @@ def topness(
     if strategy not in STRATEGIES:
         msg = f"strategy must be one of {', '.join(STRATEGIES)}; found {strategy!r}"
         raise ValueError(msg)
+    constants = constants or TopnessConstants()
     starts, jets = flat_jets(offsets, pt=pt, eta=eta, phi=phi, mass=mass)
     n_events, n_jets = len(starts) - 1, len(jets.pt)
-    leptons, bosons = _leptonic_side(
+    columns = event_columns(
         n_events,
-        (constants or TopnessConstants()).w_mass,
-        pt=lepton_pt,
-        eta=lepton_eta,
-        phi=lepton_phi,
-        mass=lepton_mass,
+        lepton_pt=lepton_pt,
+        lepton_eta=lepton_eta,
+        lepton_phi=lepton_phi,
+        lepton_mass=lepton_mass,
         met=met,
         met_phi=met_phi,
     )
-    found = _Found(
-        values=np.full((6, n_events), np.nan),
-        w_boson=np.full((4, n_events), np.nan),
-        indices=np.full((4, n_events), -1, np.int64),
-    )
-    arguments = (
-        starts,
-        jets,
-        flags("is_bjet", is_bjet, n_jets),
-        np.ones(n_jets, np.bool_) if mask is None else flags("mask", mask, n_jets),
-        leptons,
-        bosons,
-        strategy == "sequential",
-        dataclasses.astuple(constants or TopnessConstants()),
-        found,
-    )
+    leptons = _leptonic_side(constants.w_mass, *columns)
+    values = np.full((6, n_events), np.nan)  # the search leaves invalid events alone
+    indices = np.full((4, n_events), -1, np.int64)
+    w_boson = np.full((4, n_events), np.nan)
+    is_real = np.ones(n_jets, np.bool_) if mask is None else flags("mask", mask, n_jets)
+    jets_and_leptons = (starts, jets, flags("is_bjet", is_bjet, n_jets), is_real, leptons)
+    options = (strategy == "sequential", dataclasses.astuple(constants))
     if parallel:
-        _search_blocks(
-            8 * numba.get_num_threads(), *arguments
-        )  # more blocks than threads: events differ in cost
+        n_blocks = 8 * numba.get_num_threads()  # more blocks than threads: events differ in cost
+        _search_blocks(n_blocks, *jets_and_leptons, *options, values, indices, w_boson)
     else:
-        _search_events(0, n_events, *arguments)
-    return _describe(starts, jets, found)
-
-
-class _Leptons(NamedTuple):
-    eta: FloatArray
-    phi: FloatArray
-    momentum: FloatArray  # (4, n_events), px, py, pz, E
-    mass2: FloatArray
-
-
-class _Found(NamedTuple):
-    """Written by the search, which leaves invalid events alone."""
-
-    values: FloatArray  # (6, n_events): topness, dr_lb, m_lb, tlep_mass, whad_dr_qq, thad_mass
-    w_boson: FloatArray  # (4, n_events), px, py, pz, E of the hadronic W
-    indices: IntArray  # (4, n_events): b_lep, b_had, q1, q2
-
-
-def _leptonic_side(
-    n_events: int, w_mass: float, **columns: npt.ArrayLike
-) -> tuple[_Leptons, tuple[FloatArray, FloatArray]]:
-    """The lepton, and four-vector and squared mass of lepton plus neutrino (NaN without one)."""
-    pt, eta, phi, mass, met, met_phi = event_columns(n_events, **columns)
-    momentum = four_momenta(pt, eta, phi, mass)
-    boson = leptonic_w(pt, eta, phi, mass, met, met_phi, w_mass=w_mass)
-    boson_mass2 = boson[3] ** 2 - boson[0] ** 2 - boson[1] ** 2 - boson[2] ** 2
-    return _Leptons(eta, phi, momentum, mass * mass), (boson, boson_mass2)
-
-
-def _describe(starts: IntArray, jets: FlatJets, found: _Found) -> TopnessResult:
-    """The result, with the direction of the hadronic W, which vectorises better than it compiles."""
-    chi2, dr_lb, m_lb, tlep_mass, whad_dr_qq, thad_mass = found.values
-    b_lep, b_had, q1, q2 = found.indices
-    valid = b_had >= 0
-    _, w_eta, w_phi, whad_mass = from_cartesian(*found.w_boson)
-    b_jet = np.where(valid, starts[:-1] + b_had, 0)
-    thad_dr_bqq = (
-        delta_r(w_eta, w_phi, jets.eta[b_jet], jets.phi[b_jet])
-        if valid.any()
-        else np.full(len(valid), np.nan)
-    )
+        _search_events(0, n_events, *jets_and_leptons, *options, values, indices, w_boson)
+    chi2, dr_lb, m_lb, tlep_mass, whad_dr_qq, thad_mass = values
+    valid = indices[0] >= 0
+    _, w_eta, w_phi, whad_mass = from_cartesian(*w_boson)
+    b_had = (starts[:-1] + indices[1])[valid]
+    thad_dr_bqq = np.full(n_events, np.nan)
+    thad_dr_bqq[valid] = delta_r(w_eta[valid], w_phi[valid], jets.eta[b_had], jets.phi[b_had])
     return TopnessResult(
         topness=chi2,
         valid=valid,
@@ -277,11 +232,34 @@ def _describe(starts: IntArray, jets: FlatJets, found: _Found) -> TopnessResult:
         whad_dr_qq=whad_dr_qq,
         thad_mass=thad_mass,
         thad_dr_bqq=thad_dr_bqq,
-        b_lep=b_lep,
-        b_had=b_had,
-        q1=q1,
-        q2=q2,
+        b_lep=indices[0],
+        b_had=indices[1],
+        q1=indices[2],
+        q2=indices[3],
     )
+
+
+class _Leptons(NamedTuple):
+    eta: FloatArray
+    phi: FloatArray
+    mass2: FloatArray
+    momentum: FloatArray  # (4, n_events), px, py, pz, E
+    boson: FloatArray  # (4, n_events), lepton plus neutrino; NaN without one
+    boson_mass2: FloatArray
+
+
+def _leptonic_side(
+    w_mass: float,
+    pt: FloatArray,
+    eta: FloatArray,
+    phi: FloatArray,
+    mass: FloatArray,
+    met: FloatArray,
+    met_phi: FloatArray,
+) -> _Leptons:
+    boson = leptonic_w(pt, eta, phi, mass, met, met_phi, w_mass=w_mass)
+    boson_mass2 = boson[3] ** 2 - boson[0] ** 2 - boson[1] ** 2 - boson[2] ** 2
+    return _Leptons(eta, phi, mass * np.abs(mass), four_momenta(pt, eta, phi, mass), boson, boson_mass2)
 
 
 @njit(cache=True, error_model="numpy")
@@ -293,15 +271,14 @@ def _search_events(
     is_bjet: BoolArray,
     mask: BoolArray,
     leptons: _Leptons,
-    bosons: tuple[FloatArray, FloatArray],
     sequential: bool,
     constants: tuple[float, ...],
-    found: _Found,
+    values: FloatArray,
+    indices: IntArray,
+    w_boson: FloatArray,
 ) -> None:
     pt, eta, phi, mass2, momentum = jets
-    lepton_eta, lepton_phi, lepton, lepton_mass2 = leptons
-    boson, boson_mass2 = bosons
-    values, w_boson, indices = found
+    lepton_eta, lepton_phi, lepton_mass2, lepton, boson, boson_mass2 = leptons
     largest = 0
     for event in range(first, last):
         largest = max(largest, starts[event + 1] - starts[event])
@@ -324,16 +301,16 @@ def _search_events(
         if i < 0:
             continue
         b_lep, b_had, q1, q2 = b_order[i], b_order[k], q_order[pairs[k, 0]], q_order[pairs[k, 1]]
+        lb_mass2 = lepton_mass2[event] + mass2[b_lep] + twice_product(lepton, event, momentum, b_lep)
+        tlep_mass2 = boson_mass2[event] + mass2[b_lep] + twice_product(boson, event, momentum, b_lep)
+        whad_mass2 = mass2[q1] + mass2[q2] + twice_product(momentum, q1, momentum, q2)
+        thad_mass2 = whad_mass2 + mass2[b_had] + products[pairs[k, 0], k] + products[pairs[k, 1], k]
         values[0, event] = leptonic[i] + hadronic[k]
         values[1, event] = delta_r_scalar(lepton_eta[event], lepton_phi[event], eta[b_lep], phi[b_lep])
-        mass2_lb = lepton_mass2[event] + mass2[b_lep] + twice_product(lepton, event, momentum, b_lep)
-        values[2, event] = signed_sqrt(mass2_lb)
-        mass2_tlep = boson_mass2[event] + mass2[b_lep] + twice_product(boson, event, momentum, b_lep)
-        values[3, event] = signed_sqrt(mass2_tlep)
+        values[2, event] = signed_sqrt(lb_mass2)
+        values[3, event] = signed_sqrt(tlep_mass2)
         values[4, event] = delta_r_scalar(eta[q1], phi[q1], eta[q2], phi[q2])
-        mass2_w = mass2[q1] + mass2[q2] + twice_product(momentum, q1, momentum, q2)
-        mass2_thad = mass2_w + mass2[b_had] + products[pairs[k, 0], k] + products[pairs[k, 1], k]
-        values[5, event] = signed_sqrt(mass2_thad)
+        values[5, event] = signed_sqrt(thad_mass2)
         for axis in range(4):
             w_boson[axis, event] = momentum[axis, q1] + momentum[axis, q2]
         indices[0, event], indices[1, event] = b_lep - start, b_had - start
@@ -348,17 +325,17 @@ def _search_blocks(
     is_bjet: BoolArray,
     mask: BoolArray,
     leptons: _Leptons,
-    bosons: tuple[FloatArray, FloatArray],
     sequential: bool,
     constants: tuple[float, ...],
-    found: _Found,
+    values: FloatArray,
+    indices: IntArray,
+    w_boson: FloatArray,
 ) -> None:
     n_events = len(starts) - 1
     for block in prange(n_blocks):
-        first = block * n_events // n_blocks
-        last = (block + 1) * n_events // n_blocks
+        first, last = block * n_events // n_blocks, (block + 1) * n_events // n_blocks
         _search_events(
-            first, last, starts, jets, is_bjet, mask, leptons, bosons, sequential, constants, found
+            first, last, starts, jets, is_bjet, mask, leptons, sequential, constants, values, indices, w_boson
         )
 
 

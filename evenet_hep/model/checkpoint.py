@@ -18,14 +18,11 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from evenet_hep.schema import EventSchema, SchemaError
+from evenet_hep.errors import CheckpointError, SchemaError
+from evenet_hep.schema import EventSchema
 
 WEIGHTS, CONFIG, SCHEMA, CARD = "model.safetensors", "config.json", "schema.json", "README.md"
 FORMAT = 1  # of the folder; raised when an old one would be read wrongly
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is missing, damaged, or whose parts do not fit together."""
 
 
 class Checkpoint(NamedTuple):

@@ -118,9 +118,9 @@ class Neighbours(NamedTuple):
 
     Attributes
     ----------
-    row : int Tensor, shape (R, K)
+    row : int Tensor, shape (K, R)
         Rows of the neighbours.
-    is_real : bool Tensor, shape (R, K), or None
+    is_real : bool Tensor, shape (K, R), or None
         False for an entry of ``row`` that only fills the table; None if all of them count.
     """
 
@@ -131,8 +131,8 @@ class Neighbours(NamedTuple):
 class NeighbourLayer(nn.Module):
     """Average over the neighbours j of an object i of MLP([x_j - x_i, x_i]) (EdgeConv, arXiv:1801.07829).
 
-    The first linear layer of the MLP is applied to objects, not to pairs: W [x_j - x_i, x_i] = A x_j + B x_i, with
-    the A and B that are stored here, gives the same numbers for a K-th of the multiplications.
+    The first linear layer of the MLP acts on objects, not on pairs: W [x_j - x_i, x_i] = A x_j + B x_i, with the A
+    and B that are stored here, gives the same numbers with 2 / (2 K) of the multiplications.
 
     Parameters
     ----------
@@ -143,24 +143,20 @@ class NeighbourLayer(nn.Module):
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
         inner = 2 * width_out
-        self.node = nn.Linear(width_in, 2 * inner, bias=False)  # A above B
-        self.bias = nn.Parameter(torch.empty(inner))
+        self.neighbour = nn.Linear(width_in, inner, bias=False)  # A
+        self.own = nn.Linear(width_in, inner)  # B
         self.project = nn.Linear(inner, width_out)
-        bound = 1 / math.sqrt(2 * width_in)  # PyTorch's rule for the linear layer of a pair
-        nn.init.uniform_(self.node.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Rows (R, width_out) of rows (R, width_in)."""
-        rows, k = neighbours.row.shape
-        from_neighbour, from_self = self.node(x).chunk(2, dim=-1)  # (R, inner) each
-        pairs = from_neighbour.index_select(0, neighbours.row.flatten()).view(rows, k, -1)
-        pairs = F.gelu(pairs + (from_self + self.bias)[:, None])
-        pairs = F.gelu(self.project(pairs))  # (R, K, width_out)
+        k, rows = neighbours.row.shape
+        pairs = self.neighbour(x).index_select(0, neighbours.row.flatten()).unflatten(0, (k, rows))
+        pairs = F.gelu(pairs.add_(self.own(x)))  # in place: this is the largest tensor of the network
+        pairs = F.gelu(self.project(pairs))  # (K, R, width_out)
         if neighbours.is_real is None:
-            return pairs.mean(dim=1)
-        weight = neighbours.is_real.to(pairs.dtype)
-        return (pairs * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True).clamp(min=1)
+            return pairs.mean(dim=0)
+        weight = neighbours.is_real.to(pairs.dtype)[..., None]
+        return (pairs * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
 
 
 class LocalBranch(nn.Module):
@@ -189,20 +185,21 @@ class LocalBranch(nn.Module):
     ) -> Tensor:
         """Vectors (B, N, D), zero for padded slots; arguments as in :meth:`PET.forward`."""
         batch, slots, _ = features.shape
-        candidates = None if attention_mask is None or not self.sees_attention_mask else attention_mask
+        candidates = attention_mask if self.sees_attention_mask else None
         rows = features.flatten(0, 1)
-        if self.has_phantoms:
-            # One more row: the padded slot that stands behind every event and has padded slots for neighbours.
+        # In a trimmed batch one more row stands for all padded slots behind the events. It is its own neighbour.
+        behind = coordinates.new_zeros(coordinates.shape[-1])
+        is_trimmed = self.has_phantoms and slots < 2 * self.neighbours + 1
+        if is_trimmed:
             rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
-            phantom = coordinates.new_zeros(coordinates.shape[-1])
         for layer in self.layers:
             if self.has_phantoms:
-                neighbours = find_with_phantoms(coordinates, phantom, mask, self.neighbours, candidates)
+                phantom = behind if is_trimmed else None
+                neighbours = find_with_phantoms(coordinates, mask, self.neighbours, phantom, candidates)
             else:
                 neighbours = find_neighbours(coordinates, mask, self.neighbours, candidates)
             rows = layer(rows, neighbours)
-            coordinates = rows[: batch * slots].unflatten(0, (batch, slots))
-            phantom = rows[-1]
+            coordinates, behind = rows[: batch * slots].unflatten(0, (batch, slots)), rows[-1]
         return torch.where(mask[..., None], coordinates, 0.0)
 
 
@@ -225,61 +222,68 @@ def find_neighbours(
     Returns
     -------
     Neighbours
-        Of B * N rows, with min(number, N - 1) columns.
+        For B * N rows, min(number, N - 1) each.
 
     Examples
     --------
     >>> line = torch.tensor([[[0.0], [1.0], [3.0], [2.0]]])
     >>> mask = torch.tensor([[True, True, True, False]])
-    >>> find_neighbours(line, mask, 1).row[:3, 0]
+    >>> find_neighbours(line, mask, 1).row[0, :3]
     tensor([1, 0, 1])
     """
     batch, slots, _ = coordinates.shape
-    distance = _squared_distances(_single(coordinates))
     excluded = ~mask[:, None, :] | torch.eye(slots, dtype=torch.bool, device=mask.device)
     if candidates is not None:
         excluded = excluded | ~candidates
-    distance = distance.masked_fill(excluded, torch.inf)
+    distance = _squared_distances(_single(coordinates)).masked_fill(excluded, torch.inf)
     nearest, slot = distance.topk(min(number, slots - 1), dim=-1, largest=False)
     row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
-    return Neighbours(row.flatten(0, 1), nearest.flatten(0, 1) < torch.inf)
+    return Neighbours(row.flatten(0, 1).T, nearest.flatten(0, 1).T < torch.inf)
 
 
 def find_with_phantoms(
-    coordinates: Tensor, phantom: Tensor, mask: Tensor, number: int, candidates: Tensor | None = None
+    coordinates: Tensor,
+    mask: Tensor,
+    number: int,
+    phantom: Tensor | None = None,
+    candidates: Tensor | None = None,
 ) -> Neighbours:
     """Neighbours as the published network finds them: padded slots come last, but they count.
 
-    Padded slots are moved by 999 in every coordinate. The nearest slot of all is taken for the object itself and left
-    out. The published network has as many padded slots as fill up its 18; here a batch may have been trimmed, and
-    ``number`` more padded slots behind every event, all alike, stand for those that are gone.
+    Padded slots are moved by 999 in every coordinate, and the nearest slot of all is taken for the object itself and
+    left out. An object that has fewer real neighbours than asked for gets padded slots; those have padded slots for
+    neighbours in turn, which takes ``2 number + 1`` slots. In a batch that was trimmed further a phantom takes their
+    place.
 
     Parameters
     ----------
     coordinates, mask, number, candidates
         As in :func:`find_neighbours`.
-    phantom : Tensor, shape (C,)
-        Position of the slots behind the event, before it is moved.
+    phantom : Tensor, shape (C,), optional
+        Position, before it is moved, of padded slots behind every event that are not there.
 
     Returns
     -------
     Neighbours
-        Of B * N + 1 rows; the last row is the phantom. All neighbours count.
+        For B * N rows, and for the phantom in one more row if there is one. All neighbours count.
     """
     batch, slots, _ = coordinates.shape
     position = _single(coordinates) + FAR * ~mask[..., None]
-    behind = (_single(phantom) + FAR).expand(batch, 1, -1)
-    distance = _gram_distances(torch.cat([position, behind], dim=1))[:, :slots]  # (B, N, N + 1)
+    if phantom is not None:
+        behind = (_single(phantom) + FAR).expand(batch, number, -1)
+        position = torch.cat([position, behind], dim=1)
+    distance = _gram_distances(position)[:, :slots]
     if candidates is not None:
         is_self = torch.eye(slots, dtype=torch.bool, device=mask.device)
-        distance = distance.masked_fill(F.pad(~(candidates | is_self), (0, 1)), torch.inf)
-    if slots >= 2 * number + 1: distance = _gram_distances(position)
-    else: distance = torch.cat([distance, distance[..., -1:].expand(-1, -1, number - 1)], dim=-1)
+        excluded = F.pad(~(candidates | is_self), (0, position.shape[1] - slots))
+        distance = distance.masked_fill(excluded, torch.inf)
     slot = distance.topk(number + 1, dim=-1, largest=False).indices[..., 1:]
     row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
+    if phantom is None:
+        return Neighbours(row.flatten(0, 1).T, None)
     last = batch * slots
-    row = torch.where(slot < slots, row, last).flatten(0, 1)
-    return Neighbours(F.pad(row, (0, 0, 0, 1), value=last), None)
+    row = torch.where(slot < slots, row, last).flatten(0, 1).T
+    return Neighbours(F.pad(row, (0, 1), value=last), None)
 
 
 def _single(x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ The files are read with ``torch.load(weights_only=True)``, never unpickled. :dat
 published names to ours. Three kinds of parameters also change their shape:
 
 * the linear layers of a GRU gate are blocks of one matrix here (:data:`PUBLISHED_BLOCKS`),
-* the first linear layer of an edge, [P | Q] acting on (x_j - x_i, x_i), is stored as P above Q - P, which act on x_j
-  and on x_i (:class:`~evenet_hep.model.pet.NeighbourLayer`),
+* the first linear layer of an edge, [P | Q] acting on (x_j - x_i, x_i), is stored as P and Q - P, which act on x_j and
+  on x_i (:class:`~evenet_hep.model.pet.NeighbourLayer`),
 * learnt tokens lose their leading axes of length one.
 
 Everything the published network does in its own way is a field of the configuration, set here.
@@ -40,8 +40,7 @@ PUBLISHED_NAMES = tuple(
         (r"^PET\.time_embedding\.dense1\.", "pet.time_embedding.expand."),
         (r"^PET\.time_embedding\.dense2\.", "pet.time_embedding.project."),
         (r"^PET\.time_embed_linear\.", "pet.film."),
-        (r"^PET\.local_embedding\.local_embed_layer\.(\d+)\.mlp\.0\.weight$", r"pet.local.layers.\1.node.weight"),
-        (r"^PET\.local_embedding\.local_embed_layer\.(\d+)\.mlp\.0\.bias$", r"pet.local.layers.\1.bias"),
+        (r"^PET\.local_embedding\.local_embed_layer\.(\d+)\.mlp\.0\.", r"pet.local.layers.\1.own."),
         (r"^PET\.local_embedding\.local_embed_layer\.(\d+)\.mlp\.2\.", r"pet.local.layers.\1.project."),
         (r"^PET\.transformer_blocks\.(\d+)\.norm1\.", r"pet.blocks.\1.attention_norm."),
         (r"^PET\.transformer_blocks\.(\d+)\.norm2\.", r"pet.blocks.\1.feed_forward_norm."),
@@ -444,9 +443,9 @@ def _converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if last in PUBLISHED_BLOCKS:
             merged, position = PUBLISHED_BLOCKS[last]
             blocks.setdefault(f"{prefix}.{merged}.{kind}", {})[position] = tensor
-        elif ours.endswith(".node.weight"):
+        elif last == "own" and kind == "weight":
             towards, own = tensor.chunk(2, dim=1)
-            weights[ours] = torch.cat([towards, own - towards])
+            weights |= {f"{prefix}.neighbour.weight": towards, ours: own - towards}
         elif ours.endswith(("_token", "_type")):
             weights[ours] = tensor.flatten()
         else:

@@ -21,12 +21,14 @@ GUIDES = {path.stem: path for path in sorted((DOCS / "how-to").glob("*.md")) if 
 BUILDERS = ("sphinx", "myst_nb", "furo", "sphinx_copybutton")
 MISSING = [name for name in BUILDERS if importlib.util.find_spec(name) is None]
 
-needs_sphinx = pytest.mark.skipif(bool(MISSING), reason=f"the extra docs is not installed: {', '.join(MISSING)}")
+needs_sphinx = pytest.mark.skipif(
+    bool(MISSING), reason=f"the extra docs is not installed: {', '.join(MISSING)}"
+)
 
 
-def run(words: list[str], cwd: Path, *, stdin: str | None = None, timeout: float = 240) -> str:
+def run(words: list[str], cwd: Path, *, timeout: float = 240) -> str:
     """What a command prints; its whole output in the failure if it fails."""
-    done = subprocess.run(words, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 
@@ -76,5 +78,5 @@ def test_guide_runs(name: str, tmp_path: Path) -> None:
         program, *words = shlex.split(command)
         assert program == "evenet-hep"
         run([sys.executable, "-m", "evenet_hep.cli", *words], tmp_path)
-    # From standard input: processes started by executors then cannot import it, as in a notebook.
-    run([sys.executable, "-W", "error", "-"], tmp_path, stdin="\n".join(blocks))
+    # With -c, as in a notebook, there is no script for the workers of an executor to import.
+    run([sys.executable, "-W", "error", "-c", "\n".join(blocks)], tmp_path)

@@ -1,0 +1,703 @@
+"""Reconstruction of top pairs with two leptons: the neutrinos from the W masses, the top masses and the MET.
+
+Six unknowns meet six constraints. For one top, m(l, nu) = m_W and m(l, nu, b) = m_t fix the neutrino's energy and its
+momentum along the lepton in the rest frame of lepton and b jet; what is left free is one azimuth, and the transverse
+momenta it allows form an ellipse (Betchart et al., arXiv:1305.1878). The two neutrinos add to the MET where the
+ellipse of the one meets the mirrored ellipse of the other, at none, two or four points.
+
+The ellipses are intersected as follows. With the azimuth of each leg as a unit vector u1, u2, the two equations of the
+MET are linear in (u1, u2), and leave a plane of the four-dimensional space. On it ``|u1|^2 + |u2|^2 = 2`` is a circle
+and ``|u1|^2 - |u2|^2 = 0`` a conic. Among the sums of the two there is always one that consists of two real lines, and
+lines are easily intersected with a circle. Both mass constraints hold by construction, to rounding, for every solution.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from evenet_hep.kinematics.neutrino import W_MASS
+from evenet_hep.kinematics.vectors import components, mass_of, mass_scalar, rest_frame_scalar
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+TOP_MASS = 172.5  # GeV, as in the spin study of EveNet
+MAX_SOLUTIONS = 4
+PAIRINGS = ("solutions", "m_lb", "given")
+
+# A line that misses the unit circle by no more than this touches it: rounding of the steps before.
+_TOUCH = 1e-12
+# Solutions whose azimuths agree to this are one (radians); MET that closes to this, in units of the ellipses, closes.
+_SAME = 1e-7
+_CLOSED = 1e-9
+# Azimuths per ellipse among which the search for the closest approach starts.
+_N_START = 32
+
+
+class DileptonSolutions(NamedTuple):
+    """All real neutrino momenta for one assignment of the b jets.
+
+    Parameters
+    ----------
+    n_solutions : int64 array, shape (n_events,)
+        From 0 to 4.
+    neutrino, antineutrino : float64 array, shape (4, n_events, 4)
+        px, py, pz, energy in GeV of the neutrino that goes with l+ and of the antineutrino that goes with l-; the
+        last axis counts solutions, by ascending px of the neutrino, NaN beyond ``n_solutions``.
+    m_tt : float64 array, shape (n_events, 4)
+        Mass of the top pair in GeV.
+    best : int64 array, shape (n_events,)
+        Solution of smallest ``m_tt``; -1 where there is none.
+    valid : bool array, shape (n_events,)
+        All input was finite and every lepton and b jet makes a system of its own mass, so that the constraints could
+        be written down. An event may be valid and have no solution.
+    """
+
+    n_solutions: IntArray
+    neutrino: FloatArray
+    antineutrino: FloatArray
+    m_tt: FloatArray
+    best: IntArray
+    valid: BoolArray
+
+
+class DileptonTops(NamedTuple):
+    """Reconstructed top pairs, one per event; NaN, -1 and 0 where ``valid`` is False.
+
+    Parameters
+    ----------
+    top, antitop : float64 array, shape (4, n_events)
+        px, py, pz, energy in GeV; the top decays to l+.
+    neutrino, antineutrino : float64 array, shape (4, n_events)
+        px, py, pz, energy in GeV.
+    m_tt : float64 array, shape (n_events,)
+        Mass of the pair in GeV.
+    pairing : int64 array, shape (n_events,)
+        0 if the first b jet goes with l+, 1 if the second does.
+    n_solutions : int64 array, shape (n_events,)
+        Real solutions of this pairing, from 0 to 4.
+    met_residual : float64 array, shape (n_events,)
+        Distance in GeV of the sum of the two neutrinos from the MET: 0 for a real solution, and otherwise the smallest
+        that the masses allow.
+    exact : bool array, shape (n_events,)
+        A real solution was found.
+    valid : bool array, shape (n_events,)
+        A top pair is given, from a real solution or from the closest approach.
+    """
+
+    top: FloatArray
+    antitop: FloatArray
+    neutrino: FloatArray
+    antineutrino: FloatArray
+    m_tt: FloatArray
+    pairing: IntArray
+    n_solutions: IntArray
+    met_residual: FloatArray
+    exact: BoolArray
+    valid: BoolArray
+
+
+class _Found(NamedTuple):
+    """What the solver fills for one pairing."""
+
+    n_solutions: IntArray
+    neutrino: FloatArray
+    antineutrino: FloatArray
+    m_tt: FloatArray
+    met_residual: FloatArray
+    valid: BoolArray
+
+
+def dilepton_solutions(
+    lplus: npt.ArrayLike,
+    lminus: npt.ArrayLike,
+    b: npt.ArrayLike,
+    bbar: npt.ArrayLike,
+    met_x: npt.ArrayLike,
+    met_y: npt.ArrayLike,
+    *,
+    w_mass: float = W_MASS,
+    top_mass: float = TOP_MASS,
+) -> DileptonSolutions:
+    """All real neutrino momenta of top pairs with known b jets.
+
+    Parameters
+    ----------
+    lplus, lminus : array-like, shape (4, n_events)
+        px, py, pz, energy of the leptons in GeV.
+    b, bbar : array-like, shape (4, n_events)
+        The b jets that go with l+ and with l-.
+    met_x, met_y : array-like, shape (n_events,)
+        Missing transverse momentum in GeV.
+    w_mass, top_mass : float
+        GeV.
+
+    Returns
+    -------
+    DileptonSolutions
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit together, or masses without 0 < m_W < m_t.
+
+    Examples
+    --------
+    >>> lplus, lminus = np.array([[60.0], [0.0], [20.0], [63.246]]), np.array([[-40.0], [30.0], [0.0], [50.0]])
+    >>> b, bbar = np.array([[0.0], [50.0], [0.0], [50.25]]), np.array([[0.0], [-60.0], [30.0], [67.268]])
+    >>> found = dilepton_solutions(lplus, lminus, b, bbar, [-20.0], [-20.0])
+    >>> found.n_solutions, (found.neutrino + found.antineutrino)[:2, 0, :2].round(6)
+    (array([2]), array([[-20., -20.],
+           [-20., -20.]]))
+    """
+    measured = _measured(lplus, lminus, b, bbar, met_x, met_y, w_mass, top_mass)
+    found = _solve(measured, (2, 3), w_mass, top_mass, closest=False)
+    real = np.isfinite(found.m_tt)
+    best = np.where(real.any(axis=1), np.argmin(np.where(real, found.m_tt, np.inf), axis=1), -1)
+    return DileptonSolutions(
+        n_solutions=found.n_solutions,
+        neutrino=found.neutrino,
+        antineutrino=found.antineutrino,
+        m_tt=found.m_tt,
+        best=best,
+        valid=found.valid,
+    )
+
+
+def reconstruct_dilepton(
+    lplus: npt.ArrayLike,
+    lminus: npt.ArrayLike,
+    bjet1: npt.ArrayLike,
+    bjet2: npt.ArrayLike,
+    met_x: npt.ArrayLike,
+    met_y: npt.ArrayLike,
+    *,
+    pairing: Literal["solutions", "m_lb", "given"] = "solutions",
+    w_mass: float = W_MASS,
+    top_mass: float = TOP_MASS,
+) -> DileptonTops:
+    """One top pair per event: the solution of smallest m(ttbar), or the closest approach where none is real.
+
+    Parameters
+    ----------
+    lplus, lminus : array-like, shape (4, n_events)
+        px, py, pz, energy of the leptons in GeV.
+    bjet1, bjet2 : array-like, shape (4, n_events)
+        The b jets, in any order unless ``pairing="given"``.
+    met_x, met_y : array-like, shape (n_events,)
+        Missing transverse momentum in GeV.
+    pairing : str
+        Which b jet goes with which lepton. ``"solutions"``: the pairing with more real solutions, of equally many the
+        one with the smaller m(ttbar), and without any the one that comes closer to the MET. ``"m_lb"``: the one with
+        the smaller sum of m(l, b), unless only the other can be reconstructed at all. ``"given"``: ``bjet1`` with l+.
+    w_mass, top_mass : float
+        GeV.
+
+    Returns
+    -------
+    DileptonTops
+        Every top has mass m_t and every W mass m_W; ``met_residual`` is what had to give.
+
+    Raises
+    ------
+    ValueError
+        For an unknown pairing, shapes that do not fit together, or masses without 0 < m_W < m_t.
+
+    Notes
+    -----
+    Betchart, Demina and Harel, arXiv:1305.1878, with the choice of the smallest m(ttbar).
+
+    Examples
+    --------
+    >>> lplus, lminus = np.array([[60.0], [0.0], [20.0], [63.246]]), np.array([[-40.0], [30.0], [0.0], [50.0]])
+    >>> b, bbar = np.array([[0.0], [50.0], [0.0], [50.25]]), np.array([[0.0], [-60.0], [30.0], [67.268]])
+    >>> tops = reconstruct_dilepton(lplus, lminus, b, bbar, [-20.0], [-20.0], pairing="given")
+    >>> tops.exact, mass_of(*tops.top).round(6), mass_of(*(lminus + tops.antineutrino)).round(6)
+    (array([ True]), array([172.5]), array([80.4]))
+    """
+    if pairing not in PAIRINGS:
+        msg = f"pairing must be one of {', '.join(PAIRINGS)}; found {pairing!r}"
+        raise ValueError(msg)
+    measured = _measured(lplus, lminus, bjet1, bjet2, met_x, met_y, w_mass, top_mass)
+    straight = _choose(_solve(measured, (2, 3), w_mass, top_mass, closest=True))
+    lepton1, lepton2, first, second = measured[:4]
+    if pairing == "given":
+        chosen, swap = straight, np.zeros(len(straight.m_tt), np.bool_)
+    else:
+        crossed = _choose(_solve(measured, (3, 2), w_mass, top_mass, closest=True))
+        if pairing == "m_lb":
+            prefer = mass_of(*(lepton1 + second)) + mass_of(*(lepton2 + first)) < (
+                mass_of(*(lepton1 + first)) + mass_of(*(lepton2 + second))
+            )
+        else:
+            prefer = _is_better(crossed, straight)
+        swap = crossed.valid & (prefer | ~straight.valid)
+        chosen = _Found(*(np.where(swap, new, old) for new, old in zip(crossed, straight, strict=True)))
+    return DileptonTops(
+        top=lepton1 + np.where(swap, second, first) + chosen.neutrino,
+        antitop=lepton2 + np.where(swap, first, second) + chosen.antineutrino,
+        neutrino=chosen.neutrino,
+        antineutrino=chosen.antineutrino,
+        m_tt=chosen.m_tt,
+        pairing=np.where(chosen.valid, swap.astype(np.int64), -1),
+        n_solutions=chosen.n_solutions,
+        met_residual=chosen.met_residual,
+        exact=chosen.n_solutions > 0,
+        valid=chosen.valid,
+    )
+
+
+def _is_better(new: _Found, old: _Found) -> BoolArray:
+    same = new.n_solutions == old.n_solutions
+    by_rank = np.where(new.n_solutions > 0, new.m_tt < old.m_tt, new.met_residual < old.met_residual)
+    return np.where(same, by_rank, new.n_solutions > old.n_solutions)
+
+
+def _choose(found: _Found) -> _Found:
+    """The solution of smallest m(ttbar) of every event; without one, the closest approach, which fills the first slot."""
+    best = np.argmin(np.where(np.isfinite(found.m_tt), found.m_tt, np.inf), axis=1)
+    events = np.arange(len(best))
+    return _Found(
+        n_solutions=found.n_solutions,
+        neutrino=found.neutrino[:, events, best],
+        antineutrino=found.antineutrino[:, events, best],
+        m_tt=found.m_tt[events, best],
+        met_residual=found.met_residual,
+        valid=np.isfinite(found.m_tt[events, best]),
+    )
+
+
+def _measured(
+    lplus: npt.ArrayLike,
+    lminus: npt.ArrayLike,
+    b: npt.ArrayLike,
+    bbar: npt.ArrayLike,
+    met_x: npt.ArrayLike,
+    met_y: npt.ArrayLike,
+    w_mass: float,
+    top_mass: float,
+) -> tuple[FloatArray, ...]:
+    if not (math.isfinite(top_mass) and 0 < w_mass < top_mass):
+        msg = f"masses must obey 0 < w_mass < top_mass; found {w_mass} and {top_mass}"
+        raise ValueError(msg)
+    named = (("l+", lplus), ("l-", lminus), ("first b jet", b), ("second b jet", bbar))
+    particles = [components(name, momentum, 4) for name, momentum in named]
+    met = [np.ascontiguousarray(x, dtype=np.float64) for x in (met_x, met_y)]
+    shapes = [particle.shape[1:] for particle in particles] + [x.shape for x in met]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+        found = ", ".join(str(x.shape) for x in (*particles, *met))
+        msg = f"particles must have shape (4, n_events), met_x and met_y (n_events,); found {found}"
+        raise ValueError(msg)
+    return (*particles, *met)
+
+
+def _solve(
+    measured: tuple[FloatArray, ...],
+    b_jets: tuple[int, int],
+    w_mass: float,
+    top_mass: float,
+    *,
+    closest: bool,
+) -> _Found:
+    lplus, lminus, *_, met_x, met_y = measured
+    n_events = len(met_x)
+    found = _Found(
+        n_solutions=np.zeros(n_events, np.int64),
+        neutrino=np.full((4, n_events, MAX_SOLUTIONS), np.nan),
+        antineutrino=np.full((4, n_events, MAX_SOLUTIONS), np.nan),
+        m_tt=np.full((n_events, MAX_SOLUTIONS), np.nan),
+        met_residual=np.full(n_events, np.nan),
+        valid=np.zeros(n_events, np.bool_),
+    )
+    first, second = measured[b_jets[0]], measured[b_jets[1]]
+    # A plain tuple: Numba's cache would remember the class, and fail to load once it has another name.
+    _solve_events(lplus, lminus, first, second, met_x, met_y, w_mass, top_mass, closest, tuple(found))  # type: ignore[arg-type]
+    return found
+
+
+@njit(cache=True, error_model="numpy")
+def _solve_events(
+    lplus: FloatArray,
+    lminus: FloatArray,
+    b: FloatArray,
+    bbar: FloatArray,
+    met_x: FloatArray,
+    met_y: FloatArray,
+    w_mass: float,
+    top_mass: float,
+    closest: bool,
+    found: tuple[IntArray, FloatArray, FloatArray, FloatArray, FloatArray, BoolArray],
+) -> None:
+    n_solutions, neutrino, antineutrino, m_tt, met_residual, valid = found
+    # One neutrino leg: rows centre, cosine and sine, so that nu = centre + cosine cos(phi) + sine sin(phi).
+    leg1, leg2 = np.empty((3, 4)), np.empty((3, 4))
+    azimuths, basis, points = np.empty((MAX_SOLUTIONS, 2)), np.empty((4, 4)), np.empty((_N_START, 4))
+    for i in range(len(met_x)):
+        state1 = _fill_leg(lplus[:, i], b[:, i], w_mass, top_mass, leg1)
+        state2 = _fill_leg(lminus[:, i], bbar[:, i], w_mass, top_mass, leg2)
+        valid[i] = state1 >= 0 and state2 >= 0 and math.isfinite(met_x[i]) and math.isfinite(met_y[i])
+        if not (valid[i] and state1 > 0 and state2 > 0):
+            continue
+        # What cosines and sines have to add up to.
+        wx = met_x[i] - leg1[0, 0] - leg2[0, 0]
+        wy = met_y[i] - leg1[0, 1] - leg2[0, 1]
+        count = _intersect(leg1, leg2, wx, wy, basis, azimuths)
+        n_solutions[i] = count
+        if count > 0:
+            met_residual[i] = 0.0
+            _sort_by_px(leg1, azimuths, count)
+        elif closest:
+            met_residual[i] = _approach(leg1, leg2, wx, wy, points, azimuths)
+            count = 1
+        for k in range(count):
+            _fill_neutrino(leg1, azimuths[k, 0], neutrino, i, k)
+            _fill_neutrino(leg2, azimuths[k, 1], antineutrino, i, k)
+            m_tt[i, k] = _pair_mass(lplus, lminus, b, bbar, neutrino, antineutrino, i, k)
+
+
+@njit(cache=True, error_model="numpy")
+def _pair_mass(
+    lplus: FloatArray,
+    lminus: FloatArray,
+    b: FloatArray,
+    bbar: FloatArray,
+    neutrino: FloatArray,
+    antineutrino: FloatArray,
+    i: int,
+    k: int,
+) -> float:
+    energy = lplus[3, i] + lminus[3, i] + b[3, i] + bbar[3, i] + neutrino[3, i, k] + antineutrino[3, i, k]
+    px = lplus[0, i] + lminus[0, i] + b[0, i] + bbar[0, i] + neutrino[0, i, k] + antineutrino[0, i, k]
+    py = lplus[1, i] + lminus[1, i] + b[1, i] + bbar[1, i] + neutrino[1, i, k] + antineutrino[1, i, k]
+    pz = lplus[2, i] + lminus[2, i] + b[2, i] + bbar[2, i] + neutrino[2, i, k] + antineutrino[2, i, k]
+    return mass_scalar(px, py, pz, energy)
+
+
+@njit(cache=True, error_model="numpy")
+def _fill_leg(lepton: FloatArray, b: FloatArray, w_mass: float, top_mass: float, leg: FloatArray) -> int:
+    """Neutrino momenta that the masses of W and top allow; 1 if there are any, 0 if not, -1 for unusable input."""
+    px, py, pz, energy = lepton[0] + b[0], lepton[1] + b[1], lepton[2] + b[2], lepton[3] + b[3]
+    m_lb = mass_scalar(px, py, pz, energy)
+    if not (m_lb > 0.0 and math.isfinite(energy)):
+        return -1
+    lx, ly, lz, l_energy = rest_frame_scalar(
+        lepton[0], lepton[1], lepton[2], lepton[3], px, py, pz, energy, m_lb
+    )
+    length = math.sqrt(lx * lx + ly * ly + lz * lz)
+    if not length > 0.0:
+        return -1
+    lepton_mass2 = (l_energy - length) * (l_energy + length)
+    nu_energy = (top_mass * top_mass - m_lb * m_lb) / (2.0 * m_lb)
+    along = (l_energy * nu_energy - 0.5 * (w_mass * w_mass - lepton_mass2)) / length
+    radius2 = (nu_energy - along) * (nu_energy + along)
+    if not radius2 >= 0.0:
+        return 0
+    lx, ly, lz, radius = lx / length, ly / length, lz / length, math.sqrt(radius2)
+    # A vector across the lepton: its cross product with the axis from which it is farthest.
+    if abs(lx) <= abs(ly) and abs(lx) <= abs(lz):
+        vx, vy, vz = 0.0, -lz, ly
+    elif abs(ly) <= abs(lz):
+        vx, vy, vz = lz, 0.0, -lx
+    else:
+        vx, vy, vz = -ly, lx, 0.0
+    scale = radius / math.sqrt(vx * vx + vy * vy + vz * vz)
+    vx, vy, vz = scale * vx, scale * vy, scale * vz
+    back = (-px, -py, -pz, energy, m_lb)
+    leg[0, 0], leg[0, 1], leg[0, 2], leg[0, 3] = rest_frame_scalar(
+        along * lx, along * ly, along * lz, nu_energy, *back
+    )
+    leg[1, 0], leg[1, 1], leg[1, 2], leg[1, 3] = rest_frame_scalar(vx, vy, vz, 0.0, *back)
+    leg[2, 0], leg[2, 1], leg[2, 2], leg[2, 3] = rest_frame_scalar(
+        ly * vz - lz * vy, lz * vx - lx * vz, lx * vy - ly * vx, 0.0, *back
+    )
+    return 1
+
+
+@njit(cache=True, error_model="numpy")
+def _intersect(
+    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, basis: FloatArray, azimuths: FloatArray
+) -> int:
+    """Pairs of azimuths at which the neutrinos add up to the MET; their number."""
+    alpha, beta = _fill_basis(leg1, leg2, wx, wy, basis)
+    radius2 = 2.0 - alpha * alpha - beta * beta
+    if not radius2 >= -_TOUCH:  # also for parallel equations, which give NaN
+        return 0
+    radius = math.sqrt(max(radius2, 0.0))
+    # The conic a11 x^2 + 2 a12 x y + a22 y^2 + 2 h1 x + 2 h2 y + f = 0 on the plane, in units of the circle.
+    a11 = a12 = a22 = h1 = h2 = f = 0.0
+    for j in range(4):
+        sign = 1.0 if j < 2 else -1.0
+        u0 = alpha * basis[0, j] + beta * basis[1, j]
+        k1, k2 = radius * basis[2, j], radius * basis[3, j]
+        a11, a12, a22 = a11 + sign * k1 * k1, a12 + sign * k1 * k2, a22 + sign * k2 * k2
+        h1, h2, f = h1 + sign * u0 * k1, h2 + sign * u0 * k2, f + sign * u0 * u0
+    # Turned so that its quadratic part is p x^2 + q y^2 with p <= q.
+    angle = 0.5 * math.atan2(2.0 * a12, a11 - a22)
+    cos, sin = math.cos(angle), math.sin(angle)
+    spread = math.hypot(0.5 * (a11 - a22), a12)
+    p, q = 0.5 * (a11 + a22) - spread, 0.5 * (a11 + a22) + spread
+    d, e = cos * h2 - sin * h1, cos * h1 + sin * h2
+    lines = _two_lines(p, q, d, e, f)
+    count = 0
+    for nx, ny, c in lines:
+        length = math.hypot(nx, ny)
+        distance = -c / length
+        half2 = 1.0 - distance * distance
+        if not half2 >= -_TOUCH:
+            continue
+        half = math.sqrt(max(half2, 0.0))
+        for side in (half, -half):
+            x, y = (distance * nx - side * ny) / length, (distance * ny + side * nx) / length
+            s1, s2 = radius * (cos * y - sin * x), radius * (sin * y + cos * x)
+            count = _add_solution(leg1, leg2, wx, wy, alpha, beta, s1, s2, basis, azimuths, count)
+    return count
+
+
+@njit(cache=True, error_model="numpy")
+def _fill_basis(
+    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, basis: FloatArray
+) -> tuple[float, float]:
+    """Orthonormal rows: two that span the equations of the MET, two across; coordinates of the solution nearest 0."""
+    for row in range(2):
+        for j in range(2):
+            basis[row, j], basis[row, 2 + j] = leg1[1 + j, row], leg2[1 + j, row]
+    first = _normalize(basis[0])
+    overlap = _remove(basis[1], basis[0])
+    second = _normalize(basis[1])
+    for row in range(2, 4):
+        # Start from the unit vector that lies least in the rows there are; twice against rounding.
+        best, start = 2.0, 0
+        for j in range(4):
+            inside = 0.0
+            for other in range(row):
+                inside += basis[other, j] * basis[other, j]
+            if inside < best:
+                best, start = inside, j
+        for j in range(4):
+            basis[row, j] = 1.0 if j == start else 0.0
+        for _ in range(2):
+            for other in range(row):
+                _remove(basis[row], basis[other])
+            _normalize(basis[row])
+    alpha = wx / first
+    return alpha, (wy - overlap * alpha) / second
+
+
+@njit(cache=True, error_model="numpy")
+def _normalize(vector: FloatArray) -> float:
+    """Scale four numbers to length 1; the length they had."""
+    length = math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2 + vector[3] ** 2)
+    for j in range(4):
+        vector[j] /= length
+    return length
+
+
+@njit(cache=True, error_model="numpy")
+def _remove(vector: FloatArray, direction: FloatArray) -> float:
+    """Take the part along a unit vector out of four numbers; how long it was."""
+    overlap = 0.0
+    for j in range(4):
+        overlap += vector[j] * direction[j]
+    for j in range(4):
+        vector[j] -= overlap * direction[j]
+    return overlap
+
+
+@njit(cache=True, error_model="numpy")
+def _two_lines(
+    p: float, q: float, d: float, e: float, f: float
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Lines n.x + c = 0 that hold all common points of p x^2 + q y^2 + 2 d x + 2 e y + f = 0 and the unit circle.
+
+    The sum of the conic and -t times the circle consists of two lines where the cubic
+    (p - t)(q - t)(f + t) - d^2 (q - t) - e^2 (p - t) vanishes. It is -d^2 (q - p) <= 0 at p and e^2 (q - p) >= 0 at q:
+    there is a zero between, and the lines of that one are real.
+    """
+    low, high = p, q
+    t = 0.5 * (p + q)
+    for _ in range(100):
+        value = (p - t) * (q - t) * (f + t) - d * d * (q - t) - e * e * (p - t)
+        low, high = (t, high) if value < 0.0 else (low, t)
+        slope = (p - t) * (q - t) - (p + q - 2.0 * t) * (f + t) + d * d + e * e
+        following = t - value / slope
+        if not low <= following <= high:
+            following = 0.5 * (low + high)
+        if abs(following - t) <= 1e-16 * (abs(p) + abs(q)):
+            break
+        t = following
+    alpha, beta = math.sqrt(max(t - p, 0.0)), math.sqrt(max(q - t, 0.0))
+    if alpha == 0.0 and beta == 0.0:  # the conic is a circle, too: one line, the other at infinity
+        line = (2.0 * d, 2.0 * e, f + t)
+        return line, line
+    # (alpha x + beta y + c1)(-alpha x + beta y + c2): divide by the larger of alpha and beta.
+    if alpha >= beta:
+        difference = 2.0 * d / alpha
+        total = math.copysign(math.sqrt(max(difference * difference + 4.0 * (f + t), 0.0)), e)
+    else:
+        total = 2.0 * e / beta
+        difference = math.copysign(math.sqrt(max(total * total - 4.0 * (f + t), 0.0)), d)
+    return (alpha, beta, 0.5 * (total - difference)), (-alpha, beta, 0.5 * (total + difference))
+
+
+@njit(cache=True, error_model="numpy")
+def _add_solution(
+    leg1: FloatArray,
+    leg2: FloatArray,
+    wx: float,
+    wy: float,
+    alpha: float,
+    beta: float,
+    s1: float,
+    s2: float,
+    basis: FloatArray,
+    azimuths: FloatArray,
+    count: int,
+) -> int:
+    """Polish a candidate and keep it if it closes the MET and is new; the number of solutions then."""
+    a, b = basis[0], basis[1]
+    u, v = basis[2], basis[3]
+    phi1 = math.atan2(
+        alpha * a[1] + beta * b[1] + s1 * u[1] + s2 * v[1], alpha * a[0] + beta * b[0] + s1 * u[0] + s2 * v[0]
+    )
+    phi2 = math.atan2(
+        alpha * a[3] + beta * b[3] + s1 * u[3] + s2 * v[3], alpha * a[2] + beta * b[2] + s1 * u[2] + s2 * v[2]
+    )
+    for _ in range(4):
+        fx, fy = _mismatch(leg1, leg2, wx, wy, phi1, phi2)
+        ax, ay = _tangent(leg1, phi1)
+        bx, by = _tangent(leg2, phi2)
+        determinant = ax * by - ay * bx
+        step1, step2 = (fy * bx - fx * by) / determinant, (fx * ay - fy * ax) / determinant
+        # Where the ellipses touch the determinant vanishes, and the candidate is as good as it gets.
+        if not (abs(step1) < 0.1 and abs(step2) < 0.1):
+            break
+        phi1, phi2 = phi1 + step1, phi2 + step2
+    fx, fy = _mismatch(leg1, leg2, wx, wy, phi1, phi2)
+    size = abs(wx) + abs(wy)
+    for leg in (leg1, leg2):
+        size += abs(leg[1, 0]) + abs(leg[1, 1]) + abs(leg[2, 0]) + abs(leg[2, 1])
+    if not math.hypot(fx, fy) <= _CLOSED * size:
+        return count
+    for k in range(count):
+        apart1, apart2 = (
+            abs(math.sin(0.5 * (phi1 - azimuths[k, 0]))),
+            abs(math.sin(0.5 * (phi2 - azimuths[k, 1]))),
+        )
+        if 2.0 * max(apart1, apart2) < _SAME:
+            return count
+    if count == MAX_SOLUTIONS:
+        return count
+    azimuths[count, 0], azimuths[count, 1] = phi1, phi2
+    return count + 1
+
+
+@njit(cache=True, error_model="numpy")
+def _approach(
+    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, points: FloatArray, azimuths: FloatArray
+) -> float:
+    """Azimuths at which the sum of the neutrinos comes closest to the MET, put first; the distance in GeV."""
+    step = 2.0 * math.pi / _N_START
+    for j in range(_N_START):
+        cos, sin = math.cos(j * step), math.sin(j * step)
+        for axis in range(2):
+            points[j, axis] = leg1[1, axis] * cos + leg1[2, axis] * sin - (wx if axis == 0 else wy)
+            points[j, 2 + axis] = leg2[1, axis] * cos + leg2[2, axis] * sin
+    closest = np.inf
+    for j in range(_N_START):
+        for k in range(_N_START):
+            here = _gap2(points, j, k)
+            if (
+                here > _gap2(points, j - 1, k)
+                or here > _gap2(points, (j + 1) % _N_START, k)
+                or here > _gap2(points, j, k - 1)
+                or here > _gap2(points, j, (k + 1) % _N_START)
+            ):
+                continue
+            phi1, phi2, gap = _descend(leg1, leg2, wx, wy, j * step, k * step)
+            if gap < closest:
+                closest = gap
+                azimuths[0, 0], azimuths[0, 1] = phi1, phi2
+    return closest
+
+
+@njit(cache=True, error_model="numpy")
+def _gap2(points: FloatArray, j: int, k: int) -> float:
+    x: float = points[j, 0] + points[k, 2]
+    y: float = points[j, 1] + points[k, 3]
+    return x * x + y * y
+
+
+@njit(cache=True, error_model="numpy")
+def _descend(
+    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, phi1: float, phi2: float
+) -> tuple[float, float, float]:
+    """The local minimum of the distance near two azimuths, by damped Newton steps."""
+    fx, fy = _mismatch(leg1, leg2, wx, wy, phi1, phi2)
+    gap2, damping = fx * fx + fy * fy, 1e-3
+    for _ in range(100):
+        ax, ay = _tangent(leg1, phi1)
+        bx, by = _tangent(leg2, phi2)
+        # The curvature of an ellipse points from the point to its centre.
+        cx, cy = _tangent(leg1, phi1 + 0.5 * math.pi)
+        ex, ey = _tangent(leg2, phi2 + 0.5 * math.pi)
+        g1, g2 = ax * fx + ay * fy, bx * fx + by * fy
+        scale = ax * ax + ay * ay + bx * bx + by * by + abs(cx * fx + cy * fy) + abs(ex * fx + ey * fy)
+        h11 = ax * ax + ay * ay + cx * fx + cy * fy + damping * scale
+        h22 = bx * bx + by * by + ex * fx + ey * fy + damping * scale
+        h12 = ax * bx + ay * by
+        determinant = h11 * h22 - h12 * h12
+        step1, step2 = (h12 * g2 - h22 * g1) / determinant, (h12 * g1 - h11 * g2) / determinant
+        new_x, new_y = _mismatch(leg1, leg2, wx, wy, phi1 + step1, phi2 + step2)
+        new_gap2 = new_x * new_x + new_y * new_y
+        if h11 > 0.0 and determinant > 0.0 and new_gap2 <= gap2:
+            phi1, phi2, fx, fy, gap2 = phi1 + step1, phi2 + step2, new_x, new_y, new_gap2
+            damping *= 0.1
+            if abs(step1) + abs(step2) < 1e-12:
+                break
+        elif damping > 1e10:  # no step is small enough: rounding
+            break
+        else:
+            damping = max(10.0 * damping, 1e-12)
+    return phi1, phi2, math.sqrt(gap2)
+
+
+@njit(cache=True, error_model="numpy")
+def _mismatch(
+    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, phi1: float, phi2: float
+) -> tuple[float, float]:
+    cos1, sin1, cos2, sin2 = math.cos(phi1), math.sin(phi1), math.cos(phi2), math.sin(phi2)
+    x = leg1[1, 0] * cos1 + leg1[2, 0] * sin1 + leg2[1, 0] * cos2 + leg2[2, 0] * sin2 - wx
+    y = leg1[1, 1] * cos1 + leg1[2, 1] * sin1 + leg2[1, 1] * cos2 + leg2[2, 1] * sin2 - wy
+    return x, y
+
+
+@njit(cache=True, error_model="numpy")
+def _tangent(leg: FloatArray, phi: float) -> tuple[float, float]:
+    cos, sin = math.cos(phi), math.sin(phi)
+    return leg[2, 0] * cos - leg[1, 0] * sin, leg[2, 1] * cos - leg[1, 1] * sin
+
+
+@njit(cache=True, error_model="numpy")
+def _sort_by_px(leg: FloatArray, azimuths: FloatArray, count: int) -> None:
+    for k in range(1, count):
+        for j in range(k, 0, -1):
+            here = leg[1, 0] * math.cos(azimuths[j, 0]) + leg[2, 0] * math.sin(azimuths[j, 0])
+            before = leg[1, 0] * math.cos(azimuths[j - 1, 0]) + leg[2, 0] * math.sin(azimuths[j - 1, 0])
+            if here < before:
+                for which in range(2):
+                    later = azimuths[j - 1, which]
+                    azimuths[j - 1, which] = azimuths[j, which]
+                    azimuths[j, which] = later
+
+
+@njit(cache=True, error_model="numpy")
+def _fill_neutrino(leg: FloatArray, phi: float, neutrino: FloatArray, event: int, solution: int) -> None:
+    cos, sin = math.cos(phi), math.sin(phi)
+    for axis in range(4):
+        neutrino[axis, event, solution] = leg[0, axis] + cos * leg[1, axis] + sin * leg[2, axis]
