@@ -1,5 +1,7 @@
 """Configuration of the documentation; build it with ``sphinx-build -W --keep-going -b html docs docs/_build/html``."""
 
+# ruff: noqa: ARG001  Sphinx says which arguments its events have
+
 from __future__ import annotations
 
 import importlib
@@ -15,14 +17,14 @@ import numba
 
 numba.config.DISABLE_JIT = True  # only here: the reference shows the signatures of compiled functions
 
-import evenet_hep  # noqa: E402  after the line above
+import evenet_hep
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 project = "evenet_hep"
 author = "The evenet_hep developers"
-copyright = f"2026, {author}"  # noqa: A001  the name Sphinx reads
+copyright = f"2026, {author}"
 version = release = evenet_hep.__version__
 
 extensions = [
@@ -77,7 +79,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", _escape_bars)
 
 
-def _insert_modules(app: Sphinx, docname: str, source: list[str]) -> None:  # noqa: ARG001
+def _insert_modules(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the documentation of all modules of a room in place of ``<!-- modules: evenet_hep.events -->``."""
     source[0] = re.sub(r"<!-- modules: (\S+) -->", lambda found: _modules(found[1]), source[0])
 
@@ -98,7 +100,7 @@ def _module(name: str) -> str:
     return f"## `{name}`\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n{elsewhere}```"
 
 
-def _insert_commands(app: Sphinx, docname: str, source: list[str]) -> None:  # noqa: ARG001
+def _insert_commands(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the help of every command in place of ``<!-- commands -->``."""
     if "<!-- commands -->" in source[0]:
         words = [sys.executable, "-m", "typer", "evenet_hep.cli", "utils", "docs", "--name", "evenet-hep"]
@@ -107,22 +109,23 @@ def _insert_commands(app: Sphinx, docname: str, source: list[str]) -> None:  # n
 
 
 def _skip_field_aliases(
-    app: Sphinx,  # noqa: ARG001
-    what: str,  # noqa: ARG001
-    name: str,  # noqa: ARG001
+    app: Sphinx,
+    what: str,
+    name: str,
     member: Any,
-    skip: bool,  # noqa: FBT001
-    options: Any,  # noqa: ARG001
+    skip: bool,
+    options: Any,
 ) -> bool | None:
     """Leave out "Alias for field number 0": the fields of a NamedTuple are described in its docstring."""
     text = inspect.getdoc(member) or ""
     return True if text.startswith("Alias for field number") else None
 
 
-def _escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:  # noqa: ARG001
+def _escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Keep the bars of |m| in running text: reStructuredText would look for a substitution of that name."""
     in_example = False
     for i, line in enumerate(lines):
         in_example = line.lstrip().startswith(">>>") or (in_example and bool(line.strip()))
-        if not in_example and "``" not in line:
-            lines[i] = line.replace("|", r"\|")
+        if not in_example:
+            parts = re.split(r"(``.*?``)", line)
+            lines[i] = "".join(part if part.startswith("``") else part.replace("|", r"\|") for part in parts)

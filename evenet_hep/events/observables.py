@@ -253,6 +253,32 @@ def remove_overlap(objects: ak.Array, *others: ak.Array, delta_r: float = OVERLA
     return objects[ak.unflatten(keep, np.diff(flat.offsets))]
 
 
+def require_objects(name: str, objects: ak.Array, fields: Iterable[str]) -> ak.Array:
+    """The collection itself, if it holds lists of records with the fields.
+
+    Lists that are all empty may come without any field, as ``ak.Array([[], []])`` does: they get them.
+
+    Raises
+    ------
+    InputError
+        For a missing field, named together with what is there, and for anything but lists.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> ak.fields(require_objects("jets", ak.Array([[], []]), ["pt"]))
+    ['pt']
+    """
+    if not ak.fields(objects) and len(ak.flatten(objects, axis=None)) == 0:
+        empty = ak.unflatten(np.zeros(0), np.zeros(len(objects), np.int64))
+        return ak.zip(dict.fromkeys(fields, empty))
+    require_fields(name, objects, fields)
+    if objects.ndim < 2:
+        msg = f"{name} must hold one list of objects per event; found type {objects.type}"
+        raise InputError(msg)
+    return objects
+
+
 def flat_objects(
     name: str, objects: ak.Array, fields: Iterable[str], *, mask: ak.Array | None = None
 ) -> FlatObjects:
@@ -286,10 +312,7 @@ def flat_objects(
     FlatObjects(offsets=array([0, 2, 2]), columns=(array([20., nan]),), mask=array([ True, False]))
     """
     names = tuple(fields)
-    require_fields(name, objects, names)
-    if objects.ndim < 2:
-        msg = f"{name} must hold one list of objects per event; found type {objects.type}"
-        raise InputError(msg)
+    objects = require_objects(name, objects, names)
     jagged = [ak.materialize(objects[field]) for field in names]
     offsets = _offsets(name, jagged[0])
     columns, present = [], np.ones(offsets[-1], np.bool_)
@@ -351,6 +374,10 @@ def event_records(
     (array([20., nan]),)
     """
     names = tuple(fields)
+    if not ak.fields(records) and ak.all(
+        ak.is_none(records)
+    ):  # without a lepton in any event there is no type
+        records = ak.Array({field: np.full(len(records), np.nan) for field in names})
     require_fields(name, records, names)
     if records.ndim != 1:
         msg = f"{name} must hold one record per event, as ak.firsts gives; found type {records.type}"

@@ -24,8 +24,6 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from evenet_hep.errors import InputError
-from evenet_hep.events.columns import near_misses, require_fields
 from evenet_hep.events.observables import (
     MOMENTUM,
     BoolArray,
@@ -35,6 +33,7 @@ from evenet_hep.events.observables import (
     event_flags,
     flat_objects,
     remove_overlap,
+    require_objects,
     topness,
 )
 from evenet_hep.kinematics.topness import TopnessResult
@@ -190,7 +189,7 @@ def select_bbww(
     Raises
     ------
     InputError
-        For a missing field, named together with what is there.
+        For a missing field, named together with what is there. ``identification=None`` needs no identification fields.
 
     Notes
     -----
@@ -206,12 +205,10 @@ def select_bbww(
     >>> ak.num(found.jets).to_list(), found.cuts.dr_l_jnear, found.passed
     ([1], array([ True]), array([False]))
     """
-    if taus is None:
-        taus = jets[:, :0]
-    electrons = electrons[_electron_mask(electrons, identification)]
-    muons = muons[_muon_mask(muons, identification)]
-    taus = taus[_tau_mask(taus, identification)]
-    jets = jets[_jet_mask(jets, identification)]
+    electrons = _select_electrons(electrons, identification)
+    muons = _select_muons(muons, identification)
+    jets = _select_jets(jets, btag, identification)
+    taus = jets[:, :0] if taus is None else _select_taus(taus, identification)
     taus = remove_overlap(taus, electrons, muons)
     jets = remove_overlap(jets, electrons, muons, taus)
     is_bjet, is_light = jets[btag] > working_point, jets[btag] < working_point
@@ -290,8 +287,8 @@ def select_haa4b(jets: ak.Array, bjets: ak.Array) -> Haa4bSelection:
     >>> select_haa4b(jets, bjets).passed
     array([ True, False])
     """
-    require_fields("jets", jets, ["pt"])
-    require_fields("bjets", bjets, ["pt"])
+    jets = require_objects("jets", jets, ["pt"])
+    bjets = require_objects("bjets", bjets, ["pt"])
     jets = jets[jets["pt"] > 30.0]
     bjets = bjets[bjets["pt"] > 20.0]
     passed = (_count(jets) >= 4) & (_count(bjets) >= 3) & (_count(bjets[bjets["pt"] > 30.0]) >= 2)
@@ -352,8 +349,8 @@ def select_tt2l(leptons: ak.Array, bjets: ak.Array) -> Tt2lSelection:
     >>> found.opposite_sign, found.two_bjets
     (array([ True]), array([False]))
     """
-    require_fields("leptons", leptons, ["pt", "eta", "charge"])
-    require_fields("bjets", bjets, ["pt", "eta"])
+    leptons = require_objects("leptons", leptons, ["pt", "eta", "charge"])
+    bjets = require_objects("bjets", bjets, ["pt", "eta"])
     leptons = leptons[(leptons["pt"] > 25.0) & (abs(leptons["eta"]) < 2.5)]
     bjets = bjets[(bjets["pt"] > 25.0) & (abs(bjets["eta"]) < 2.5)]
     two_leptons = _count(leptons) == 2
@@ -412,8 +409,8 @@ def select_tt2l_training(leptons: ak.Array, jets: ak.Array, *, is_bjet: ak.Array
     >>> found.bjets.to_list(), found.other_jets.to_list()
     ([[{'pt': 60.0}]], [[{'pt': 25.0}]])
     """
-    require_fields("leptons", leptons, ["pt"])
-    require_fields("jets", jets, ["pt"])
+    leptons = require_objects("leptons", leptons, ["pt"])
+    jets = require_objects("jets", jets, ["pt"])
     hard = jets["pt"] > 20.0
     return Tt2lTrainingSelection(
         leptons=_hardest(leptons[leptons["pt"] > 10.0], 4),
@@ -498,7 +495,7 @@ def select_dimuon(
     (array([9.8]), array(['OS'], dtype='<U4'), array(['SR'], dtype='<U4'), array([ True]))
     """
     needed = ["pt", "charge", tight, isolation]
-    require_fields("muons", muons, needed if mass is not None else [*needed, "eta", "phi", "mass"])
+    muons = require_objects("muons", muons, needed if mass is not None else [*needed, "eta", "phi", "mass"])
     pair = _dimuon_pair(muons, tight)
     pair_mass = _pair_mass(pair) if mass is None else event_column("mass", mass, len(muons))
     has_pair = _count(pair) == 2
@@ -541,58 +538,53 @@ def _pair_mass(pair: ak.Array) -> FloatArray:
 Cuts = Mapping[str | None, Callable[[ak.Array], ak.Array]]
 
 
-def _electron_mask(electrons: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+def _select_electrons(electrons: ak.Array, names: BbwwIdentification | None) -> ak.Array:
     cuts: Cuts = {}
     if names is not None:
         cuts = {"dxy": _within(0.045), "dz": _within(0.2), names.electron_id: _is_true}
-    return _object_mask("electrons", electrons, 35.0, 2.5, cuts)
+    return _select("electrons", electrons, MOMENTUM, 35.0, 2.5, cuts)
 
 
-def _muon_mask(muons: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+def _select_muons(muons: ak.Array, names: BbwwIdentification | None) -> ak.Array:
     cuts: Cuts = {}
     if names is not None:
         cuts = {"dxy": _within(0.045), "dz": _within(0.2), names.muon_id: _is_true}
         cuts |= {names.muon_isolation: lambda isolation: isolation < 0.15}
-    return _object_mask("muons", muons, 30.0, 2.4, cuts)
+    return _select("muons", muons, MOMENTUM, 30.0, 2.4, cuts)
 
 
-def _tau_mask(taus: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+def _select_taus(taus: ak.Array, names: BbwwIdentification | None) -> ak.Array:
     cuts: Cuts = {}
     if names is not None:
         cuts = {
             "dz": _within(0.2),
-            names.tau_decay_mode: lambda mode: (mode < 5) | (mode >= 10),  # 5 and 6: two prongs
+            names.tau_decay_mode: lambda mode: (mode < 5) | (mode >= 10),  # 5 to 9: two prongs
             names.tau_vs_jet: lambda bits: bits >= 16,
             names.tau_vs_electron: lambda bits: bits >= 32,
             names.tau_vs_muon: lambda bits: bits >= 1,
         }
-    return _object_mask("taus", taus, 30.0, 2.3, cuts)
+    return _select("taus", taus, MOMENTUM[:3], 30.0, 2.3, cuts)
 
 
-def _jet_mask(jets: ak.Array, names: BbwwIdentification | None) -> ak.Array:
+def _select_jets(jets: ak.Array, btag: str, names: BbwwIdentification | None) -> ak.Array:
     cuts: Cuts = {}
     if names is not None:
         cuts = {
             names.jet_id: lambda bits: bits >= 4,
             names.jet_pileup_id: lambda bits: (bits == 7) | (jets["pt"] >= 50.0),
         }
-    return _object_mask("jets", jets, 20.0, 2.4, cuts)
+    return _select("jets", jets, (*MOMENTUM, btag), 20.0, 2.4, cuts)
 
 
-def _object_mask(name: str, objects: ak.Array, min_pt: float, max_eta: float, cuts: Cuts) -> ak.Array:
-    require_fields(name, objects, ["pt", "eta", "phi"])
+def _select(
+    name: str, objects: ak.Array, fields: tuple[str, ...], min_pt: float, max_eta: float, cuts: Cuts
+) -> ak.Array:
+    objects = require_objects(name, objects, (*fields, *(branch for branch in cuts if branch is not None)))
     mask = (objects["pt"] > min_pt) & (abs(objects["eta"]) < max_eta)
     for branch, passes in cuts.items():
-        if branch is None:
-            continue
-        if branch not in ak.fields(objects):
-            msg = (
-                f"{name} has no field {branch!r} for its identification (identification=None if they are identified "
-                f"already); {near_misses(branch, ak.fields(objects))}"
-            )
-            raise InputError(msg)
-        mask = mask & passes(objects[branch])
-    return mask
+        if branch is not None:
+            mask = mask & passes(objects[branch])
+    return objects[mask]
 
 
 def _within(limit: float) -> Callable[[ak.Array], ak.Array]:
@@ -600,15 +592,12 @@ def _within(limit: float) -> Callable[[ak.Array], ak.Array]:
 
 
 def _is_true(values: ak.Array) -> ak.Array:
-    return ak.values_astype(values, np.bool_)
+    return values != 0  # for bools, for bits, and for lists that are empty throughout and have no type
 
 
 def _hardest_lepton(electrons: ak.Array, muons: ak.Array) -> ak.Array:
     """pt, eta, phi, mass of the hardest electron or muon; None where there is none."""
-    kinematics = []
-    for name, leptons in (("electrons", electrons), ("muons", muons)):
-        require_fields(name, leptons, MOMENTUM)
-        kinematics.append(ak.zip({field: leptons[field] for field in MOMENTUM}))
+    kinematics = [ak.zip({field: leptons[field] for field in MOMENTUM}) for leptons in (electrons, muons)]
     return ak.firsts(_hardest(ak.concatenate(kinematics, axis=1), 1))
 
 

@@ -39,6 +39,7 @@ from evenet_hep.events.observables import (
     event_records,
     flat_flags,
     flat_objects,
+    require_objects,
 )
 from evenet_hep.events.selection import DEEPFLAVOUR_WORKING_POINT
 from evenet_hep.kinematics.angles import delta_phi, delta_r
@@ -123,7 +124,7 @@ def bbww_features(
     >>> features["W_mT"].to_list(), features["n_b_jets"].to_list(), features["bb_inv"].to_list()
     ([80.0], [1.0], [nan])
     """
-    require_fields("jets", jets, [*MOMENTUM, btag])
+    jets = require_objects("jets", jets, [*MOMENTUM, btag])
     read = _read_events(lepton, jets, met, met_phi, btag, working_point, mask)
     objects = read.objects
     columns = _common_columns(read)

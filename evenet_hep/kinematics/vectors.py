@@ -345,7 +345,7 @@ def components(name: str, array: npt.ArrayLike, rows: int) -> FloatArray:
     >>> components("top", [[0.0], [0.0], [10.0], [173.0]], 4).shape
     (4, 1)
     """
-    values = np.ascontiguousarray(array, dtype=np.float64)
+    values = np.asarray(array, dtype=np.float64, order="C")
     if values.ndim == 0 or values.shape[0] != rows:
         names = ", ".join(("px", "py", "pz", "energy")[:rows])
         msg = f"{name} must have {rows} rows ({names}); found shape {values.shape}"

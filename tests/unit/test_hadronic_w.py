@@ -72,9 +72,9 @@ def test_the_first_quark_is_the_harder_one() -> None:
 
 
 def test_equal_pairs_go_to_the_harder_jets() -> None:
-    """Three jets of one pT at 120 degrees: all pairs have the same mass, up to rounding made equal by eta = phi = 0."""
-    same = {"pt": [30.0] * 4, "eta": [0.0] * 4, "phi": [0.0] * 4, "mass": [0.0] * 4}
-    pairs = closest_pair([0, 4], **same, is_candidate=[False, True, True, True])  # type: ignore[arg-type]
+    """Three identical jets: all pairs have the same mass."""
+    same: dict[str, Any] = {"pt": [30.0] * 4, "eta": [0.0] * 4, "phi": [0.0] * 4, "mass": [0.0] * 4}
+    pairs = closest_pair([0, 4], **same, is_candidate=[False, True, True, True])
     assert (pairs.q1[0], pairs.q2[0]) == (1, 2)
 
 
@@ -103,7 +103,7 @@ def test_a_candidate_that_is_not_finite_invalidates_the_event(column: int, bad: 
 
 def test_a_companion_that_is_missing_invalidates_the_event() -> None:
     jets = random_jets(3, seed=24, max_jets=5) | {"offsets": np.array([0, 2, 4, 6])}
-    total = {
+    total: dict[str, Any] = {
         name: np.ones(6) if name != "is_candidate" else np.ones(6, bool) for name in jets if name != "offsets"
     }
     companion = np.zeros((4, 3))

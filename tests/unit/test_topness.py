@@ -274,7 +274,7 @@ def test_no_events(parallel: bool) -> None:
     assert result.topness.dtype == np.float64
     assert result.valid.dtype == np.bool_
     assert {getattr(result, name).dtype for name in INDICES} == {np.dtype(np.int64)}
-    columns = {name: [] for name in ("pt", "eta", "phi", "mass", "is_bjet", "mask")}
+    columns: dict[str, Any] = {name: [] for name in ("pt", "eta", "phi", "mass", "is_bjet", "mask")}
     no_jets = topness(**one_event(**columns, offsets=[0, 0]))
     assert no_jets.valid.tolist() == [False]
 
