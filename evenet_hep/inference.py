@@ -21,7 +21,7 @@ from evenet_hep.errors import PredictionError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.nanoaod import Branches
 from evenet_hep.schema import EventSchema
-from evenet_hep.share import find_checkpoint
+from evenet_hep.share import CHECKPOINT_FILES, find_checkpoint
 
 if TYPE_CHECKING:
     import torch
@@ -96,8 +96,9 @@ class Predictor:
         batch_size: int | None = None,
         branches: Branches | None = None,
     ) -> None:
-        if unknown := [head for head in heads if head not in OUTPUTS]:
-            msg = f"heads must be among {', '.join(OUTPUTS)}; found {', '.join(map(repr, unknown))}"
+        if not heads or (unknown := [head for head in heads if head not in OUTPUTS]):
+            found = ", ".join(map(repr, unknown)) if heads else "none"
+            msg = f"heads must be among {', '.join(OUTPUTS)}; found {found}"
             raise PredictionError(msg)
         if batch_size is not None and batch_size < 1:
             msg = f"batch_size must be at least 1; found {batch_size}"
@@ -235,7 +236,7 @@ class Predictor:
 def checkpoint_digest(folder: Path) -> str:
     """SHA-256 of the three files of a checkpoint, as hexadecimal text."""
     digest = hashlib.sha256()
-    for name in ("config.json", "schema.json", "model.safetensors"):
+    for name in CHECKPOINT_FILES:
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

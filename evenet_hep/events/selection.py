@@ -567,12 +567,10 @@ def _select_taus(taus: ak.Array, names: BbwwIdentification | None) -> ak.Array:
 
 
 def _select_jets(jets: ak.Array, btag: str, names: BbwwIdentification | None) -> ak.Array:
+    hard: ak.Array = require_objects("jets", jets, ("pt",))["pt"] >= 50.0
     cuts: Cuts = {}
     if names is not None:
-        cuts = {
-            names.jet_id: lambda bits: bits >= 4,
-            names.jet_pileup_id: lambda bits: (bits == 7) | (jets["pt"] >= 50.0),
-        }
+        cuts = {names.jet_id: lambda bits: bits >= 4, names.jet_pileup_id: lambda bits: (bits == 7) | hard}
     return _select("jets", jets, (*MOMENTUM, btag), 20.0, 2.4, cuts)
 
 

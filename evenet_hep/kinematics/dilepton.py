@@ -33,9 +33,12 @@ PAIRINGS = ("solutions", "m_lb", "given")
 
 # A line that misses the unit circle by no more than this touches it: rounding of the steps before.
 _TOUCH = 1e-12
-# Solutions whose azimuths agree to this are one (radians); MET that closes to this, in units of the ellipses, closes.
+# Solutions whose azimuths agree to this are one (radians); MET that closes to this, in units of the energies, closes.
 _SAME = 1e-7
 _CLOSED = 1e-9
+# A squared radius this little below zero, in units of the neutrino's energy squared, belongs to an ellipse that is a
+# point, as when lepton, neutrino and b jet fly along one line.
+_POINT = 1e-10
 # Azimuths per ellipse among which the search for the closest approach starts.
 _N_START = 32
 
@@ -339,8 +342,8 @@ def _solve_events(
     leg1, leg2 = np.empty((3, 4)), np.empty((3, 4))
     azimuths, basis, points = np.empty((MAX_SOLUTIONS, 2)), np.empty((4, 4)), np.empty((_N_START, 4))
     for i in range(len(met_x)):
-        state1 = _fill_leg(lplus[:, i], b[:, i], w_mass, top_mass, leg1)
-        state2 = _fill_leg(lminus[:, i], bbar[:, i], w_mass, top_mass, leg2)
+        state1 = _fill_leg(lplus, b, i, w_mass, top_mass, leg1)
+        state2 = _fill_leg(lminus, bbar, i, w_mass, top_mass, leg2)
         valid[i] = state1 >= 0 and state2 >= 0 and math.isfinite(met_x[i]) and math.isfinite(met_y[i])
         if not (valid[i] and state1 > 0 and state2 > 0):
             continue
@@ -348,13 +351,17 @@ def _solve_events(
         wx = met_x[i] - leg1[0, 0] - leg2[0, 0]
         wy = met_y[i] - leg1[0, 1] - leg2[0, 1]
         count = _intersect(leg1, leg2, wx, wy, basis, azimuths)
-        n_solutions[i] = count
+        residual = 0.0
         if count > 0:
-            met_residual[i] = 0.0
             _sort_by_px(leg1, azimuths, count)
-        elif closest:
-            met_residual[i] = _approach(leg1, leg2, wx, wy, points, azimuths)
-            count = 1
+        else:
+            residual = _approach(leg1, leg2, wx, wy, points, azimuths)
+            # Ellipses that are points or segments have no lines, but may meet all the same.
+            if residual <= _CLOSED * (leg1[0, 3] + leg2[0, 3]):
+                residual, count = 0.0, 1
+        n_solutions[i], met_residual[i] = count, residual
+        if closest:
+            count = max(count, 1)
         for k in range(count):
             _fill_neutrino(leg1, azimuths[k, 0], neutrino, i, k)
             _fill_neutrino(leg2, azimuths[k, 1], antineutrino, i, k)
@@ -380,14 +387,17 @@ def _pair_mass(
 
 
 @njit(cache=True, error_model="numpy")
-def _fill_leg(lepton: FloatArray, b: FloatArray, w_mass: float, top_mass: float, leg: FloatArray) -> int:
+def _fill_leg(
+    lepton: FloatArray, b: FloatArray, i: int, w_mass: float, top_mass: float, leg: FloatArray
+) -> int:
     """Neutrino momenta that the masses of W and top allow; 1 if there are any, 0 if not, -1 for unusable input."""
-    px, py, pz, energy = lepton[0] + b[0], lepton[1] + b[1], lepton[2] + b[2], lepton[3] + b[3]
+    px, py = lepton[0, i] + b[0, i], lepton[1, i] + b[1, i]
+    pz, energy = lepton[2, i] + b[2, i], lepton[3, i] + b[3, i]
     m_lb = mass_scalar(px, py, pz, energy)
     if not (m_lb > 0.0 and math.isfinite(energy)):
         return -1
     lx, ly, lz, l_energy = rest_frame_scalar(
-        lepton[0], lepton[1], lepton[2], lepton[3], px, py, pz, energy, m_lb
+        lepton[0, i], lepton[1, i], lepton[2, i], lepton[3, i], px, py, pz, energy, m_lb
     )
     length = math.sqrt(lx * lx + ly * ly + lz * lz)
     if not length > 0.0:
@@ -396,9 +406,9 @@ def _fill_leg(lepton: FloatArray, b: FloatArray, w_mass: float, top_mass: float,
     nu_energy = (top_mass * top_mass - m_lb * m_lb) / (2.0 * m_lb)
     along = (l_energy * nu_energy - 0.5 * (w_mass * w_mass - lepton_mass2)) / length
     radius2 = (nu_energy - along) * (nu_energy + along)
-    if not radius2 >= 0.0:
+    if not radius2 >= -_POINT * nu_energy * nu_energy or nu_energy < 0.0:
         return 0
-    lx, ly, lz, radius = lx / length, ly / length, lz / length, math.sqrt(radius2)
+    lx, ly, lz, radius = lx / length, ly / length, lz / length, math.sqrt(max(radius2, 0.0))
     # A vector across the lepton: its cross product with the axis from which it is farthest.
     if abs(lx) <= abs(ly) and abs(lx) <= abs(lz):
         vx, vy, vz = 0.0, -lz, ly
@@ -467,9 +477,9 @@ def _fill_basis(
     for row in range(2):
         for j in range(2):
             basis[row, j], basis[row, 2 + j] = leg1[1 + j, row], leg2[1 + j, row]
-    first = _normalize(basis[0])
-    overlap = _remove(basis[1], basis[0])
-    second = _normalize(basis[1])
+    first = _normalize(basis, 0)
+    overlap = _remove(basis, 1, 0)
+    second = _normalize(basis, 1)
     for row in range(2, 4):
         # Start from the unit vector that lies least in the rows there are; twice against rounding.
         best, start = 2.0, 0
@@ -483,29 +493,29 @@ def _fill_basis(
             basis[row, j] = 1.0 if j == start else 0.0
         for _ in range(2):
             for other in range(row):
-                _remove(basis[row], basis[other])
-            _normalize(basis[row])
+                _remove(basis, row, other)
+            _normalize(basis, row)
     alpha = wx / first
     return alpha, (wy - overlap * alpha) / second
 
 
 @njit(cache=True, error_model="numpy")
-def _normalize(vector: FloatArray) -> float:
-    """Scale four numbers to length 1; the length they had."""
-    length = math.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2 + vector[3] ** 2)
+def _normalize(basis: FloatArray, row: int) -> float:
+    """Scale a row to length 1; the length it had."""
+    length = math.sqrt(basis[row, 0] ** 2 + basis[row, 1] ** 2 + basis[row, 2] ** 2 + basis[row, 3] ** 2)
     for j in range(4):
-        vector[j] /= length
+        basis[row, j] /= length
     return length
 
 
 @njit(cache=True, error_model="numpy")
-def _remove(vector: FloatArray, direction: FloatArray) -> float:
-    """Take the part along a unit vector out of four numbers; how long it was."""
+def _remove(basis: FloatArray, row: int, other: int) -> float:
+    """Take the part along another row, of length 1, out of a row; how long it was."""
     overlap = 0.0
     for j in range(4):
-        overlap += vector[j] * direction[j]
+        overlap += basis[row, j] * basis[other, j]
     for j in range(4):
-        vector[j] -= overlap * direction[j]
+        basis[row, j] -= overlap * basis[other, j]
     return overlap
 
 
@@ -560,29 +570,25 @@ def _add_solution(
     count: int,
 ) -> int:
     """Polish a candidate and keep it if it closes the MET and is new; the number of solutions then."""
-    a, b = basis[0], basis[1]
-    u, v = basis[2], basis[3]
-    phi1 = math.atan2(
-        alpha * a[1] + beta * b[1] + s1 * u[1] + s2 * v[1], alpha * a[0] + beta * b[0] + s1 * u[0] + s2 * v[0]
-    )
-    phi2 = math.atan2(
-        alpha * a[3] + beta * b[3] + s1 * u[3] + s2 * v[3], alpha * a[2] + beta * b[2] + s1 * u[2] + s2 * v[2]
-    )
-    for _ in range(4):
-        fx, fy = _mismatch(leg1, leg2, wx, wy, phi1, phi2)
-        ax, ay = _tangent(leg1, phi1)
-        bx, by = _tangent(leg2, phi2)
+    phi1 = math.atan2(_component(basis, 1, alpha, beta, s1, s2), _component(basis, 0, alpha, beta, s1, s2))
+    phi2 = math.atan2(_component(basis, 3, alpha, beta, s1, s2), _component(basis, 2, alpha, beta, s1, s2))
+    for _ in range(5):
+        x1, y1, ax, ay = _point(leg1, phi1)
+        x2, y2, bx, by = _point(leg2, phi2)
+        fx, fy = x1 + x2 - wx, y1 + y2 - wy
         determinant = ax * by - ay * bx
         step1, step2 = (fy * bx - fx * by) / determinant, (fx * ay - fy * ax) / determinant
         # Where the ellipses touch the determinant vanishes, and the candidate is as good as it gets.
         if not (abs(step1) < 0.1 and abs(step2) < 0.1):
             break
         phi1, phi2 = phi1 + step1, phi2 + step2
-    fx, fy = _mismatch(leg1, leg2, wx, wy, phi1, phi2)
-    size = abs(wx) + abs(wy)
-    for leg in (leg1, leg2):
-        size += abs(leg[1, 0]) + abs(leg[1, 1]) + abs(leg[2, 0]) + abs(leg[2, 1])
-    if not math.hypot(fx, fy) <= _CLOSED * size:
+        # The steps square the error, the next would be rounding.
+        if abs(step1) + abs(step2) < 1e-9:
+            break
+    x1, y1, _, _ = _point(leg1, phi1)
+    x2, y2, _, _ = _point(leg2, phi2)
+    fx, fy = x1 + x2 - wx, y1 + y2 - wy
+    if not math.hypot(fx, fy) <= _CLOSED * (leg1[0, 3] + leg2[0, 3]):
         return count
     for k in range(count):
         apart1, apart2 = (
@@ -595,6 +601,14 @@ def _add_solution(
         return count
     azimuths[count, 0], azimuths[count, 1] = phi1, phi2
     return count + 1
+
+
+@njit(cache=True, error_model="numpy")
+def _component(basis: FloatArray, j: int, alpha: float, beta: float, s1: float, s2: float) -> float:
+    """One of four components of the vector with these coordinates."""
+    inside: float = alpha * basis[0, j] + beta * basis[1, j]
+    across: float = s1 * basis[2, j] + s2 * basis[3, j]
+    return inside + across
 
 
 @njit(cache=True, error_model="numpy")
@@ -638,27 +652,29 @@ def _descend(
     leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, phi1: float, phi2: float
 ) -> tuple[float, float, float]:
     """The local minimum of the distance near two azimuths, by damped Newton steps."""
-    fx, fy = _mismatch(leg1, leg2, wx, wy, phi1, phi2)
+    x1, y1, ax, ay = _point(leg1, phi1)
+    x2, y2, bx, by = _point(leg2, phi2)
+    fx, fy = x1 + x2 - wx, y1 + y2 - wy
     gap2, damping = fx * fx + fy * fy, 1e-3
     for _ in range(100):
-        ax, ay = _tangent(leg1, phi1)
-        bx, by = _tangent(leg2, phi2)
-        # The curvature of an ellipse points from the point to its centre.
-        cx, cy = _tangent(leg1, phi1 + 0.5 * math.pi)
-        ex, ey = _tangent(leg2, phi2 + 0.5 * math.pi)
+        # Half the gradient and the Hessian of the distance squared; an ellipse curves towards its centre.
         g1, g2 = ax * fx + ay * fy, bx * fx + by * fy
-        scale = ax * ax + ay * ay + bx * bx + by * by + abs(cx * fx + cy * fy) + abs(ex * fx + ey * fy)
-        h11 = ax * ax + ay * ay + cx * fx + cy * fy + damping * scale
-        h22 = bx * bx + by * by + ex * fx + ey * fy + damping * scale
-        h12 = ax * bx + ay * by
+        bend1, bend2 = x1 * fx + y1 * fy, x2 * fx + y2 * fy
+        length1, length2 = ax * ax + ay * ay, bx * bx + by * by
+        extra = damping * (length1 + length2 + abs(bend1) + abs(bend2))
+        h11, h22, h12 = length1 - bend1 + extra, length2 - bend2 + extra, ax * bx + ay * by
         determinant = h11 * h22 - h12 * h12
         step1, step2 = (h12 * g2 - h22 * g1) / determinant, (h12 * g1 - h11 * g2) / determinant
-        new_x, new_y = _mismatch(leg1, leg2, wx, wy, phi1 + step1, phi2 + step2)
+        new1 = _point(leg1, phi1 + step1)
+        new2 = _point(leg2, phi2 + step2)
+        new_x, new_y = new1[0] + new2[0] - wx, new1[1] + new2[1] - wy
         new_gap2 = new_x * new_x + new_y * new_y
         if h11 > 0.0 and determinant > 0.0 and new_gap2 <= gap2:
             phi1, phi2, fx, fy, gap2 = phi1 + step1, phi2 + step2, new_x, new_y, new_gap2
+            x1, y1, ax, ay = new1
+            x2, y2, bx, by = new2
             damping *= 0.1
-            if abs(step1) + abs(step2) < 1e-12:
+            if abs(step1) + abs(step2) < 1e-11:
                 break
         elif damping > 1e10:  # no step is small enough: rounding
             break
@@ -668,19 +684,11 @@ def _descend(
 
 
 @njit(cache=True, error_model="numpy")
-def _mismatch(
-    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, phi1: float, phi2: float
-) -> tuple[float, float]:
-    cos1, sin1, cos2, sin2 = math.cos(phi1), math.sin(phi1), math.cos(phi2), math.sin(phi2)
-    x = leg1[1, 0] * cos1 + leg1[2, 0] * sin1 + leg2[1, 0] * cos2 + leg2[2, 0] * sin2 - wx
-    y = leg1[1, 1] * cos1 + leg1[2, 1] * sin1 + leg2[1, 1] * cos2 + leg2[2, 1] * sin2 - wy
-    return x, y
-
-
-@njit(cache=True, error_model="numpy")
-def _tangent(leg: FloatArray, phi: float) -> tuple[float, float]:
+def _point(leg: FloatArray, phi: float) -> tuple[float, float, float, float]:
+    """Transverse momentum relative to the centre of the ellipse, and its derivative."""
     cos, sin = math.cos(phi), math.sin(phi)
-    return leg[2, 0] * cos - leg[1, 0] * sin, leg[2, 1] * cos - leg[1, 1] * sin
+    x, y = leg[1, 0] * cos + leg[2, 0] * sin, leg[1, 1] * cos + leg[2, 1] * sin
+    return x, y, leg[2, 0] * cos - leg[1, 0] * sin, leg[2, 1] * cos - leg[1, 1] * sin
 
 
 @njit(cache=True, error_model="numpy")

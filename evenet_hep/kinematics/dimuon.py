@@ -182,8 +182,8 @@ def _calibrate(
     other: FloatArray,
 ) -> None:
     for i in range(len(target)):
-        ax, ay, az = momentum1[:, i]
-        bx, by, bz = momentum2[:, i]
+        ax, ay, az = momentum1[0, i], momentum1[1, i], momentum1[2, i]
+        bx, by, bz = momentum2[0, i], momentum2[1, i], momentum2[2, i]
         a2, b2 = ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz
         energy_a, energy_b = math.sqrt(a2 + muon_mass * muon_mass), math.sqrt(b2 + muon_mass * muon_mass)
         m_gen = _pair_mass(ax, ay, az, bx, by, bz, energy_a * energy_b, muon_mass)

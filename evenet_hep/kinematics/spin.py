@@ -552,8 +552,8 @@ def _fill_angles(
         pair = (px, py, pz, energy, mass)
         # The direction of the top before the loop over axes: it is one of them.
         kx, ky, kz, _ = rest_frame_scalar(top[0, i], top[1, i], top[2, i], top[3, i], *pair)
-        ax, ay, az = _decay_direction(pair, top[:, i], lplus[:, i])
-        bx, by, bz = _decay_direction(pair, antitop[:, i], lminus[:, i])
+        ax, ay, az = _decay_direction(pair, top, lplus, i)
+        bx, by, bz = _decay_direction(pair, antitop, lminus, i)
         cos_phi = ax * bx + ay * by + az * bz
         if not math.isfinite(cos_phi):
             continue
@@ -576,16 +576,17 @@ def _fill_angles(
 
 @njit(cache=True, error_model="numpy")
 def _decay_direction(
-    pair: tuple[float, float, float, float, float], parent: FloatArray, lepton: FloatArray
+    pair: tuple[float, float, float, float, float], parent: FloatArray, lepton: FloatArray, i: int
 ) -> tuple[float, float, float]:
     """Unit vector of the lepton in the rest frame of its parent, reached through that of the pair."""
-    px, py, pz, energy = parent
+    px, py, pz, energy = parent[0, i], parent[1, i], parent[2, i], parent[3, i]
     mass = mass_scalar(px, py, pz, energy)
     if not mass > 0.0:
         return math.nan, math.nan, math.nan
     fx, fy, fz, frame_energy = rest_frame_scalar(px, py, pz, energy, *pair)
-    lx, ly, lz, lepton_energy = lepton
-    lx, ly, lz, lepton_energy = rest_frame_scalar(lx, ly, lz, lepton_energy, *pair)
+    lx, ly, lz, lepton_energy = rest_frame_scalar(
+        lepton[0, i], lepton[1, i], lepton[2, i], lepton[3, i], *pair
+    )
     lx, ly, lz, _ = rest_frame_scalar(lx, ly, lz, lepton_energy, fx, fy, fz, frame_energy, mass)
     length = math.sqrt(lx * lx + ly * ly + lz * lz)
     return lx / length, ly / length, lz / length

@@ -192,16 +192,17 @@ def _check_schema(
     # Weights whose shape follows from the schema, and what in the schema it is.
     follows = {
         ("pet.feature_mlp.0.weight", 1): f"columns for the object features {', '.join(schema.object_names)}",
-        ("event_embedding.0.norm.weight", 0): f"columns for the event features {', '.join(schema.event_names)}",
+        (
+            "event_embedding.0.norm.weight",
+            0,
+        ): f"columns for the event features {', '.join(schema.event_names)}",
         ("classification.output.weight", 0): f"classes, {', '.join(schema.classes)}",
     }
     for (name, axis), what in follows.items():
         if name not in expected or name not in found or len(found[name]) <= axis:
             continue
         if (ours := expected[name][axis]) != (theirs := found[name][axis]):
-            msg = (
-                f"{source}: the schema does not fit the weights: it has {ours} {what}; the weights are for {theirs}"
-            )
+            msg = f"{source}: the schema does not fit the weights: it has {ours} {what}; the weights are for {theirs}"
             raise CheckpointError(msg)
 
 

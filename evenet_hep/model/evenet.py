@@ -11,6 +11,7 @@ torch.Size([2, 2])
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evenet_hep.errors import CheckpointError
 from evenet_hep.model.checkpoint import (
     Checkpoint,
-    CheckpointError,
     load_weights,
     read_checkpoint,
     write_checkpoint,
@@ -83,10 +84,10 @@ class EveNetConfig:
     """
 
     width: int = 128
-    event_embedding: EventEmbeddingConfig = EventEmbeddingConfig()
-    pet: PETConfig = PETConfig()
-    object_encoder: ObjectEncoderConfig = ObjectEncoderConfig()
-    classification: ClassificationConfig | None = ClassificationConfig()
+    event_embedding: EventEmbeddingConfig = dataclasses.field(default_factory=EventEmbeddingConfig)
+    pet: PETConfig = dataclasses.field(default_factory=PETConfig)
+    object_encoder: ObjectEncoderConfig = dataclasses.field(default_factory=ObjectEncoderConfig)
+    classification: ClassificationConfig | None = dataclasses.field(default_factory=ClassificationConfig)
 
     def __post_init__(self) -> None:
         last = self.event_embedding.widths[-1]
@@ -198,8 +199,8 @@ class EveNet(nn.Module):
         Parameters
         ----------
         objects : Tensor, shape (B, N, F)
-            Raw object features in GeV and radians, in the order of the schema. N may be any number, and may differ
-            from call to call; padding never changes a result.
+            Raw object features in GeV and radians, in the order of the schema. N is any number from one on and
+            may differ from call to call; padding never changes a result.
         mask : bool Tensor, shape (B, N)
             True for a real object.
         event_features : Tensor, shape (B, G)
@@ -294,14 +295,17 @@ class EveNet(nn.Module):
         names = {"objects": self.schema.object_names, "event_features": self.schema.event_names}
         for name, tensor, ndim in (("objects", objects, 3), ("event_features", event_features, 2)):
             if tensor.ndim != ndim or tensor.shape[-1] != len(names[name]):
-                shape = ("B", "N") if ndim == 3 else ("B",)
-                msg = (
-                    f"{name} must have shape ({', '.join(shape)}, {len(names[name])}) with "
-                    f"{', '.join(names[name]) or 'no features'}; found {tuple(tensor.shape)}"
-                )
+                shape = f"({'B, N' if ndim == 3 else 'B'}, {len(names[name])})"
+                listed = ", ".join(names[name]) or "no features"
+                msg = f"{name} must have shape {shape} with {listed}; found {tuple(tensor.shape)}"
                 raise ValueError(msg)
         if mask.dtype != torch.bool or mask.shape != objects.shape[:2]:
             msg = f"mask must be bool of shape {tuple(objects.shape[:2])}; found {mask.dtype} {tuple(mask.shape)}"
+            raise ValueError(msg)
+        if objects.shape[1] < 1:
+            msg = (
+                f"objects must have at least one slot per event, filled or not; found {tuple(objects.shape)}"
+            )
             raise ValueError(msg)
         if event_features.shape[0] != objects.shape[0]:
             msg = f"event_features must have {objects.shape[0]} rows like objects; found {event_features.shape[0]}"
@@ -313,7 +317,7 @@ def _event_embedding(columns: int, config: EventEmbeddingConfig) -> nn.Sequentia
         return None
     widths = (columns, *config.widths)
     return nn.Sequential(
-        *(GatedBlock(before, after, dropout=config.dropout) for before, after in zip(widths, config.widths))
+        *(GatedBlock(before, after, dropout=config.dropout) for before, after in itertools.pairwise(widths))
     )
 
 

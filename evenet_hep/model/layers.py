@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
+
+from evenet_hep.errors import EveNetError
 
 Config = TypeVar("Config")
 
 
-class ConfigError(ValueError):
+class ConfigError(EveNetError):
     """A network configuration with an unknown key, a value of the wrong kind, or values that contradict each other."""
 
 
@@ -88,7 +90,8 @@ class Attention(nn.Module):
         return projected
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
 
 class Gate(nn.Module):
@@ -162,10 +165,8 @@ class GatedBlock(nn.Module):
         """One vector per vector: (..., width_in) to (..., width_out)."""
         update = self.dropout(F.gelu(self.expand(self.norm(x))))
         update = self.dropout(F.gelu(self.project(update)))
-        if self.gate is None:
-            return update
-        gated: Tensor = self.gate(update, self.skip(x))
-        return gated
+        result: Tensor = update if self.gate is None else self.gate(update, self.skip(x))
+        return result
 
 
 def feed_forward(width: int, *, dropout: float = 0.0) -> nn.Sequential:
@@ -256,12 +257,16 @@ def read_config(kind: type[Config], content: object, where: str = "config") -> C
     if unknown := sorted(set(content) - set(fields)):
         msg = f"{where} has unknown key {', '.join(map(repr, unknown))}; allowed are {', '.join(sorted(fields))}"
         raise ConfigError(msg)
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    required = {name for name, field in fields.items() if not _has_default(field)}
     if missing := sorted(required - set(content)):
         msg = f"{where} lacks {', '.join(map(repr, missing))}"
         raise ConfigError(msg)
     hints = typing.get_type_hints(kind)
     return kind(**{key: _read(hints[key], value, f"{where}.{key}") for key, value in content.items()})
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _read(hint: Any, value: object, where: str) -> Any:

@@ -47,7 +47,7 @@ class FeatureTransform(nn.Module):
     >>> columns.shape, transform.columns("phi")
     (torch.Size([1, 3]), (1, 2))
     >>> transform.inverse(columns)
-    tensor([[20.,  3.]])
+    tensor([[20.0000,  3.0000]])
     """
 
     is_log: Tensor
@@ -141,7 +141,11 @@ class FeatureTransform(nn.Module):
             Raw values in GeV and radians. A ``periodic`` angle comes back in (-pi, pi], from any pair of cosine
             and sine, normalised or not; a ``uniform`` one comes back unless it was outside the cut.
         """
-        z = torch.where(self.is_uniform, _uniform_from_normal(columns), columns) if self.has_uniform else columns
+        z = (
+            torch.where(self.is_uniform, _uniform_from_normal(columns), columns)
+            if self.has_uniform
+            else columns
+        )
         x = z * self.std + self.mean
         x = torch.where(self.is_log, torch.expm1(torch.where(self.is_log, x, 0.0)), x)
         if self.has_periodic:

@@ -8,15 +8,21 @@ the embedding that are exactly one and zero at t = 0, so that the same weights s
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model.layers import Attention, attendable, drop_path, feed_forward, require, require_probability
+from evenet_hep.model.layers import (
+    Attention,
+    attendable,
+    drop_path,
+    feed_forward,
+    require,
+    require_probability,
+)
 
 TIME_TERMS = 64  # half of them sines, half cosines
 FAR = 999.0  # what the published network adds to the coordinates of padded slots
@@ -79,7 +85,12 @@ class PETConfig:
         for name in ("dropout", "drop_path", "feature_drop"):
             require_probability(f"pet.{name}", getattr(self, name))
         modes = ("feature", "event")
-        require(self.feature_drop_mode in modes, "pet.feature_drop_mode", f"one of {modes}", self.feature_drop_mode)
+        require(
+            self.feature_drop_mode in modes,
+            "pet.feature_drop_mode",
+            f"one of {modes}",
+            self.feature_drop_mode,
+        )
 
 
 class TimeEmbedding(nn.Module):
@@ -132,7 +143,7 @@ class NeighbourLayer(nn.Module):
     """Average over the neighbours j of an object i of MLP([x_j - x_i, x_i]) (EdgeConv, arXiv:1801.07829).
 
     The first linear layer of the MLP acts on objects, not on pairs: W [x_j - x_i, x_i] = A x_j + B x_i, with the A
-    and B that are stored here, gives the same numbers with 2 / (2 K) of the multiplications.
+    and B that are stored here, gives the same numbers for a K-th of the multiplications.
 
     Parameters
     ----------
@@ -238,7 +249,7 @@ def find_neighbours(
     distance = _squared_distances(_single(coordinates)).masked_fill(excluded, torch.inf)
     nearest, slot = distance.topk(min(number, slots - 1), dim=-1, largest=False)
     row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
-    return Neighbours(row.flatten(0, 1).T, nearest.flatten(0, 1).T < torch.inf)
+    return Neighbours(row.flatten(0, 1).T, nearest.flatten(0, 1).T.isfinite())
 
 
 def find_with_phantoms(
@@ -398,6 +409,8 @@ class PET(nn.Module):
         Tensor, shape (B, N, width)
             Zero for padded slots.
         """
+        if not self.config.phantom_neighbours:
+            features = torch.where(mask[..., None], features, 0.0)
         dropped = self._drop_features(features)
         x = self.feature_mlp(dropped)
         if time is not None:

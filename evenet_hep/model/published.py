@@ -1,13 +1,7 @@
 """Import of the published EveNet checkpoints.
 
-The files are read with ``torch.load(weights_only=True)``, never unpickled. :data:`PUBLISHED_NAMES` is the table from
-published names to ours. Three kinds of parameters also change their shape:
-
-* the linear layers of a GRU gate are blocks of one matrix here (:data:`PUBLISHED_BLOCKS`),
-* the first linear layer of an edge, [P | Q] acting on (x_j - x_i, x_i), is stored as P and Q - P, which act on x_j and
-  on x_i (:class:`~evenet_hep.model.pet.NeighbourLayer`),
-* learnt tokens lose their leading axes of length one.
-
+The files are read with ``torch.load(weights_only=True)``, never unpickled. What their parameters are called, and which
+options their networks have, stands in :mod:`evenet_hep.model.published_layout`.
 Everything the published network does in its own way is a field of the configuration, set here.
 """
 
@@ -15,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,122 +17,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from evenet_hep.model.checkpoint import CheckpointError, load_weights, some
+from evenet_hep.errors import CheckpointError
+from evenet_hep.model.checkpoint import load_weights, some
 from evenet_hep.model.evenet import EveNet, EveNetConfig, EventEmbeddingConfig
 from evenet_hep.model.heads.classification import ClassificationConfig
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.model.object_encoder import ObjectEncoderConfig
 from evenet_hep.model.pet import PETConfig
-from evenet_hep.schema import EventSchema, Feature
-
-# Published names to ours: every rule is applied, in order, to the name without its leading "model.".
-PUBLISHED_NAMES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"^GlobalEmbedding\.embedding_stack\.embedding_layers\.", "event_embedding."),
-        (r"^PET\.feature_embedding\.", "pet.feature_mlp."),
-        (r"^PET\.time_embedding\.dense1\.", "pet.time_embedding.expand."),
-        (r"^PET\.time_embedding\.dense2\.", "pet.time_embedding.project."),
-        (r"^PET\.time_embed_linear\.", "pet.film."),
-        (r"^PET\.local_embedding\.local_embed_layer\.(\d+)\.mlp\.0\.", r"pet.local.layers.\1.own."),
-        (r"^PET\.local_embedding\.local_embed_layer\.(\d+)\.mlp\.2\.", r"pet.local.layers.\1.project."),
-        (r"^PET\.transformer_blocks\.(\d+)\.norm1\.", r"pet.blocks.\1.attention_norm."),
-        (r"^PET\.transformer_blocks\.(\d+)\.norm2\.", r"pet.blocks.\1.feed_forward_norm."),
-        (r"^PET\.transformer_blocks\.(\d+)\.layer_scale1\.gamma$", r"pet.blocks.\1.attention_scale"),
-        (r"^PET\.transformer_blocks\.(\d+)\.layer_scale2\.gamma$", r"pet.blocks.\1.feed_forward_scale"),
-        (r"^PET\.transformer_blocks\.(\d+)\.", r"pet.blocks.\1."),
-        (r"^ObjectEncoder\.particle_vector$", "object_encoder.event_token"),
-        (r"^ObjectEncoder\.combined_embedding\.first_position_embedding\.\w+$", "object_encoder.object_type"),
-        (r"^ObjectEncoder\.combined_embedding\.second_position_embedding\.\w+$", "object_encoder.condition_type"),
-        (r"^ObjectEncoder\.combined_embedding\.final_embedding\.", "object_encoder.combine."),
-        (r"^ObjectEncoder\.embedding\.", "object_encoder.blocks."),
-        (r"^ObjectEncoder\.encoder\.layers\.(\d+)\.attention_norm\.", r"object_encoder.layers.\1.norm."),
-        (r"^ObjectEncoder\.encoder\.layers\.(\d+)\.attention_gate\.", r"object_encoder.layers.\1.gate."),
-        (r"^ObjectEncoder\.encoder\.layers\.(\d+)\.feed_forward\.", r"object_encoder.layers.\1.block."),
-        (r"^ObjectEncoder\.encoder\.layers\.", "object_encoder.layers."),
-        (r"^ObjectEncoder\.encoder\.norm\.", "object_encoder.shared_norm."),
-        (r"^ObjectEncoder\.encoder\.mlp\.", "object_encoder.shared."),
-        (r"^Classification\.class_transformer\.norm1\.", "classification.object_norm."),
-        (r"^Classification\.class_transformer\.norm2\.", "classification.update_norm."),
-        (r"^Classification\.class_transformer\.norm3\.", "classification.token_norm."),
-        (r"^Classification\.class_transformer\.", "classification."),
-        (r"^Classification\.networks\.classification/[^.]+\.hidden_layers\.", "classification.blocks."),
-        (r"^Classification\.networks\.classification/[^.]+\.output_layer\.", "classification.output."),
-        (r"^Classification\.networks\.classification/[^.]+\.", "classification."),
-        # inside any of the above
-        (r"\.attn\.", ".attention."),
-        (r"\.attention\.in_proj_(weight|bias)$", r".attention.project_in.\1"),
-        (r"\.attention\.out_proj\.", ".attention.project_out."),
-        (r"^(pet\.blocks\.\d+|classification)\.mlp\.", r"\1.feed_forward."),
-        (r"\.normalization\.normalization\.", ".norm."),
-        (r"\.linear_1\.0\.", ".expand."),
-        (r"\.linear_2\.0\.", ".project."),
-        (r"\.residual\.", ".skip."),
-        (r"\.gru\.", ".gate."),
-        (r"\.gate\.gate_bias$", ".gate.bias"),
-    )
+from evenet_hep.model.published_layout import (
+    BLOCKS,
+    BUILT_WITH,
+    CHOSEN,
+    CLASS_OUTPUT,
+    NAMES,
+    SIZES,
+    STACK,
+    UNUSED,
 )
-
-# Parameters that are one block of rows of ours: name, our name, position of the block.
-PUBLISHED_BLOCKS: Mapping[str, tuple[str, int]] = {
-    "linear_W_r": ("from_update", 0),
-    "linear_W_z": ("from_update", 1),
-    "linear_W_g": ("from_update", 2),
-    "linear_U_r": ("from_state", 0),
-    "linear_U_z": ("from_state", 1),
-    "linear_U_g": ("from_reset", 0),
-}
-
-# The gate of this block is in the files but takes no part in any result.
-UNUSED = re.compile(r"^ObjectEncoder\.combined_embedding\.final_embedding\.gru\.")
-
-
-# Options the published network was built with. Other values of these make a network that is not read here.
-BUILT_WITH: Mapping[str, Mapping[str, object]] = {
-    "GlobalEmbedding": {
-        "linear_block_type": "GRU",
-        "transformer_dim_scale": 2.0,
-        "normalization": "LayerNorm",
-        "linear_activation": "GELU",
-        "skip_connection": True,
-    },
-    "PET": {"enable_local_embedding": True, "talking_head": False, "layer_scale": True, "num_feature_keep": 0},
-    "ObjectEncoder": {"transformer_dim_scale": 2.0, "skip_connection": True, "encoder_skip_connection": True},
-    "Classification": {"skip_connection": True},
-}
-
-# Options that may differ but cannot be read from the weights, with the values of the published 20M network.
-CHOSEN: Mapping[str, Mapping[str, Any]] = {
-    "GlobalEmbedding": {"dropout": 0.1, "num_embedding_layers": 8},
-    "PET": {
-        "num_heads": 16,
-        "local_Krank": 3,
-        "local_point_index": (2, 3),
-        "dropout": 0.1,
-        "drop_probability": 0.1,
-        "layer_scale_init": 1e-5,
-        "feature_drop": 0.1,
-        "mode": "all",
-    },
-    "ObjectEncoder": {"num_attention_heads": 8, "dropout": 0.1},
-    "Classification": {"num_attention_heads": 8, "dropout": 0.1},
-}
-
-STACK = "GlobalEmbedding.embedding_stack.embedding_layers"
-CLASS_OUTPUT = ".output_layer.weight"
-
-# Sizes of the published 20M network. Those of a file are read from its weights.
-SIZES: Mapping[str, Mapping[str, int]] = {
-    "GlobalEmbedding": {"initial_embedding_dim": 16, "hidden_dim": 256},
-    "PET": {"hidden_dim": 256, "num_layers": 16, "num_local_layer": 10},
-    "ObjectEncoder": {
-        "hidden_dim": 256,
-        "position_embedding_dim": 32,
-        "num_embedding_layers": 2,
-        "num_encoder_layers": 2,
-    },
-    "Classification": {"hidden_dim": 256, "num_classification_layers": 1},
-}
+from evenet_hep.schema import EventSchema, Feature
 
 
 class ImportAccount(NamedTuple):
@@ -169,7 +64,7 @@ class ImportAccount(NamedTuple):
         return "\n".join(lines)
 
 
-class Import(NamedTuple):
+class Imported(NamedTuple):
     """A published network in our hands.
 
     Attributes
@@ -192,7 +87,7 @@ def import_published(
     schema: EventSchema | None = None,
     classes: Sequence[str] | None = None,
     classification: bool = True,
-) -> Import:
+) -> Imported:
     """The body and the classification head of a published checkpoint, with the published behaviour.
 
     Parameters
@@ -216,7 +111,7 @@ def import_published(
 
     Returns
     -------
-    Import
+    Imported
         The network, and the account of what was taken from the file.
 
     Raises
@@ -224,6 +119,8 @@ def import_published(
     CheckpointError
         If the file is missing, damaged or holds pickled objects, lacks a part that was asked for, or does not fit the
         options, the schema or the classes.
+    ConfigError
+        If the options contradict each other.
     """
     source = str(path)
     tensors = _read_tensors(Path(path).expanduser(), ema=ema)
@@ -237,27 +134,33 @@ def import_published(
     if classification:
         schema = _with_classes(schema, classes, tensors, source)
     config = _config(tensors, network, schema, classification=classification, source=source)
-    model = EveNet(config, schema)
+    with torch.random.fork_rng(devices=[]):  # reading leaves the caller's random numbers alone
+        model = EveNet(config, schema)
     used = [name for name in tensors if name.startswith(parts) and not UNUSED.match(name)]
     weights = _converted({name: tensors[name] for name in used})
-    missing = [name for name in model.state_dict() if name.endswith(".num_batches_tracked") and name not in weights]
+    missing = [
+        name for name in model.state_dict() if name.endswith(".num_batches_tracked") and name not in weights
+    ]
     load_weights(model, schema, weights | {name: model.state_dict()[name] for name in missing}, source)
     taken = {*used, *statistics}
     loaded = tuple(name for name in tensors if name in taken)
     skipped = tuple(name for name in tensors if name not in taken)
-    return Import(model.eval(), ImportAccount(loaded, skipped, tuple(missing)))
+    return Imported(model.eval(), ImportAccount(loaded, skipped, tuple(missing)))
 
 
 def _read_tensors(path: Path, *, ema: bool) -> dict[str, Tensor]:
     if not path.is_file():
         msg = f"there is no checkpoint file {path}"
         raise CheckpointError(msg)
+    if not zipfile.is_zipfile(path):
+        msg = f"{path} is not a file that torch.save has written, or only a part of one"
+        raise CheckpointError(msg)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        msg = f"{path} is not a file of plain tensors, and nothing else is read: {error}"
+        msg = f"{path} holds more than plain tensors, and nothing else is read"
         raise CheckpointError(msg) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         msg = f"cannot read {path}: {error}"
         raise CheckpointError(msg) from error
     tensors: dict[str, Tensor] = {}
@@ -274,30 +177,29 @@ def _with_statistics(
     schema: EventSchema, tensors: Mapping[str, Tensor], source: str
 ) -> tuple[EventSchema, list[str]]:
     # The schema with the means and widths of the file, and the names under which the file has them.
-    names = []
-    replaced: dict[str, tuple[Feature, ...]] = {}
-    for kind, normaliser in (("objects", "sequential_normalizer"), ("event_features", "global_normalizer")):
-        keys = [f"{normaliser}.{key}" for key in ("norm_mask", "mean", "std")]
+    kinds = (("objects", schema.objects, "sequential"), ("event features", schema.event_features, "global"))
+    names, scaled = [], []
+    for kind, features, normaliser in kinds:
+        keys = [f"{normaliser}_normalizer.{key}" for key in ("norm_mask", "mean", "std")]
         if missing := [key for key in keys if key not in tensors]:
             msg = f"{source} lacks the normalisation {', '.join(missing)}"
             raise CheckpointError(msg)
-        features: tuple[Feature, ...] = getattr(schema, kind)
-        is_scaled, mean, std = (tensors[key].tolist() for key in keys)
-        if len(mean) != len(features):
+        if (number := len(tensors[keys[1]])) != len(features):
             listed = ", ".join(feature.name for feature in features)
-            msg = f"{source} has {len(mean)} {kind}, the schema has {len(features)} ({listed})"
+            msg = f"{source} has {number} {kind}, the schema has {len(features)} ({listed})"
             raise CheckpointError(msg)
-        for feature, scaled in zip(features, is_scaled, strict=True):
-            if scaled != (feature.transform in ("standard", "log", "uniform")):
-                does = "scales" if scaled else "does not scale"
-                msg = f"{source} {does} {feature.name}, but the schema has transform {feature.transform!r}"
-                raise CheckpointError(msg)
-        replaced[kind] = tuple(
-            dataclasses.replace(feature, mean=mean[i], std=std[i]) if is_scaled[i] else feature
-            for i, feature in enumerate(features)
-        )
+        statistics = zip(features, *(tensors[key].tolist() for key in keys), strict=True)
+        scaled.append(tuple(_scaled(*each, source=source) for each in statistics))
         names += keys
-    return dataclasses.replace(schema, **replaced), names
+    return dataclasses.replace(schema, objects=scaled[0], event_features=scaled[1]), names
+
+
+def _scaled(feature: Feature, is_scaled: bool, mean: float, std: float, *, source: str) -> Feature:
+    if is_scaled != (feature.transform in ("standard", "log", "uniform")):
+        does = "scales" if is_scaled else "does not scale"
+        msg = f"{source} {does} {feature.name}, but the schema has transform {feature.transform!r}"
+        raise CheckpointError(msg)
+    return dataclasses.replace(feature, mean=mean, std=std) if is_scaled else feature
 
 
 def _with_classes(
@@ -327,6 +229,7 @@ def _config(
     event, pet, encoder = options["GlobalEmbedding"], options["PET"], options["ObjectEncoder"]
     blocks = range(_count(tensors, STACK))
     widths = tuple(_size(tensors, f"{STACK}.{i}.linear_2.0.bias", source) for i in blocks)
+    coordinates = tuple(_name(schema.object_names, i) for i in pet["local_point_index"])
     head = None
     if classification:
         head = ClassificationConfig(
@@ -342,7 +245,7 @@ def _config(
             heads=pet["num_heads"],
             local_layers=sizes["PET"]["num_local_layer"],
             neighbours=pet["local_Krank"],
-            coordinates=tuple(schema.object_names[i] for i in pet["local_point_index"]),
+            coordinates=coordinates,
             dropout=pet["dropout"],
             drop_path=pet["drop_probability"],
             layer_scale=float(pet["layer_scale_init"]),
@@ -360,6 +263,13 @@ def _config(
         ),
         classification=head,
     )
+
+
+def _name(names: Sequence[str], index: int) -> str:
+    if not 0 <= index < len(names):
+        msg = f"network option PET.local_point_index must be below {len(names)}; found {index}"
+        raise CheckpointError(msg)
+    return names[index]
 
 
 def _sizes(tensors: Mapping[str, Tensor], *, classification: bool, source: str) -> dict[str, dict[str, int]]:
@@ -382,7 +292,11 @@ def _sizes(tensors: Mapping[str, Tensor], *, classification: bool, source: str) 
         },
     }
     if classification:
-        (network,) = {name.rsplit(".", 2)[0] for name in tensors if name.startswith("Classification.") and name.endswith(CLASS_OUTPUT)}
+        (network,) = {
+            name.rsplit(".", 2)[0]
+            for name in tensors
+            if name.startswith("Classification.") and name.endswith(CLASS_OUTPUT)
+        }
         sizes["Classification"] = {
             "hidden_dim": _size(tensors, "Classification.class_transformer.norm1.weight", source),
             "num_classification_layers": _count(tensors, f"{network}.hidden_layers"),
@@ -415,14 +329,16 @@ def _options(
         return {part: dict(CHOSEN[part]) for part in sizes}
     options = {}
     for part, size in sizes.items():
-        given = (network if part == "Classification" else network.get("Body", {})).get(part, {})
+        section = network if part == "Classification" else network.get("Body", {})
+        given = section.get(part, {})
         expected = {**BUILT_WITH[part], **size}
-        known = {*expected, *CHOSEN[part]}
-        if (missing := sorted(set(CHOSEN[part]) - set(given))) or (unknown := sorted(set(given) - known)):
-            what = f"lack {', '.join(missing)}" if missing else f"have unknown {', '.join(unknown)}"
-            msg = f"network options of {part} {what}"
+        if missing := sorted(set(CHOSEN[part]) - set(given)):
+            msg = f"network options of {part} lack {', '.join(missing)}"
             raise CheckpointError(msg)
-        for key in sorted(set(expected) & set(given)):
+        if unknown := sorted(set(given) - set(CHOSEN[part]) - set(expected)):
+            msg = f"network options of {part} have unknown {', '.join(unknown)}"
+            raise CheckpointError(msg)
+        for key in sorted(set(given) & set(expected)):
             if given[key] != expected[key]:
                 msg = f"network option {part}.{key} must be {expected[key]!r} for {source}; found {given[key]!r}"
                 raise CheckpointError(msg)
@@ -436,12 +352,12 @@ def _converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     blocks: dict[str, dict[int, Tensor]] = {}
     for name, tensor in tensors.items():
         ours = name
-        for pattern, replacement in PUBLISHED_NAMES:
+        for pattern, replacement in NAMES:
             ours = pattern.sub(replacement, ours)
         place, _, kind = ours.rpartition(".")
         prefix, _, last = place.rpartition(".")
-        if last in PUBLISHED_BLOCKS:
-            merged, position = PUBLISHED_BLOCKS[last]
+        if last in BLOCKS:
+            merged, position = BLOCKS[last]
             blocks.setdefault(f"{prefix}.{merged}.{kind}", {})[position] = tensor
         elif last == "own" and kind == "weight":
             towards, own = tensor.chunk(2, dim=1)

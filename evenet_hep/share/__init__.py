@@ -8,6 +8,8 @@ from evenet_hep.errors import CheckpointError
 
 _HERE = Path(__file__).parent
 
+CHECKPOINT_FILES = ("config.json", "schema.json", "model.safetensors")
+
 # Data set name -> file. Origins and licences are in nanoaod/README.md.
 SAMPLES = {
     "ttbar MC": "nano_tt_v12.root",
@@ -42,17 +44,15 @@ def find_checkpoint(name: str | Path) -> Path:
     'demo'
     """
     folder = Path(name)
-    if not folder.is_dir():
+    missing = [file for file in CHECKPOINT_FILES if not (folder / file).is_file()]
+    if missing:
         shipped = {path.name: path for path in (_HERE / "models").iterdir() if path.is_dir()}
-        if str(name) not in shipped:
+        if str(name) in shipped:
+            return shipped[str(name)].resolve()
+        if folder.is_dir():
+            msg = f"{folder} is not a checkpoint: it lacks {', '.join(missing)}"
+        else:
             names = ", ".join(sorted(shipped))
             msg = f"{str(name)!r} is neither a folder nor a network that comes with the package ({names})"
-            raise CheckpointError(msg)
-        folder = shipped[str(name)]
-    missing = [
-        file for file in ("config.json", "schema.json", "model.safetensors") if not (folder / file).is_file()
-    ]
-    if missing:
-        msg = f"{folder} is not a checkpoint: it lacks {', '.join(missing)}"
         raise CheckpointError(msg)
     return folder.resolve()

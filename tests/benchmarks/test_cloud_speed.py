@@ -12,7 +12,6 @@ import pytest
 import vector
 
 from evenet_hep import EventCloud, EventSchema
-from evenet_hep.schema import Feature
 
 CAPACITY = 18
 OBJECTS_ONLY = EventSchema(objects=EventSchema.published().objects)
@@ -159,8 +158,3 @@ def test_time_is_linear_and_memory_small() -> None:
         f"peak memory: {peak / output:.2f} times the output, {peak / sum(a.nbytes for a in arrays[:3]):.2f} times its tensors"
     )
     assert peak < 3 * output
-
-
-def test_benchmark_schema_has_no_event_features() -> None:
-    assert OBJECTS_ONLY.event_features == ()
-    assert isinstance(OBJECTS_ONLY.objects[0], Feature)

@@ -88,7 +88,7 @@ def exhaustive_search(
     ]
     numbers = [ak.to_numpy(ak.fill_none(column, np.nan)) for column in columns]
     none = np.full(len(lepton), -1)
-    return TopnessResult(numbers[0], ~np.isnan(numbers[0]), *numbers[1:], none, none, none, none)
+    return TopnessResult(*numbers[:1], ~np.isnan(numbers[0]), *numbers[1:], none, none, none, none)
 
 
 def separable_search(lepton: ak.Array, jets: ak.Array, met: np.ndarray, met_phi: np.ndarray) -> np.ndarray:

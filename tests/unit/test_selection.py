@@ -55,6 +55,12 @@ def select(
     )
 
 
+def select_all(collections: dict[str, ak.Array], met: Any, met_phi: Any, **options: Any) -> BbwwSelection:
+    """All events of electrons, muons, taus and jets."""
+    electrons, muons, taus, jets = collections.values()
+    return select_bbww(electrons, muons, taus, jets, met, met_phi, **options)
+
+
 def counts(selection: BbwwSelection) -> dict[str, int]:
     names = ("electrons", "muons", "taus", "jets", "bjets", "light_jets")
     return {name: ak.num(getattr(selection, name))[0] for name in names}
@@ -222,7 +228,7 @@ def test_identification(name: str, like: dict[str, Any], field: str, good: float
     for value, expected in ((good, 1), (bad, 0)):
         given = {key: records([], like=each) for key, each in likes.items()}
         given[name] = records([like | {field: value}], like=like)
-        selection = select_bbww(*given.values(), [40.0], [0.7])
+        selection = select_all(given, [40.0], [0.7])
         assert ak.num(getattr(selection, name)).to_list() == [expected]
 
 
@@ -237,9 +243,7 @@ def test_pileup_identification_is_for_jets_below_50() -> None:
 
 
 def test_a_missing_branch_is_named_with_what_is_there() -> None:
-    with pytest.raises(
-        InputError, match=r"electrons has no field 'dxy'.*eta, mass, phi, pt"
-    ):
+    with pytest.raises(InputError, match=r"electrons has no field 'dxy'.*eta, mass, phi, pt"):
         select(identification=BbwwIdentification())
     with pytest.raises(InputError, match=r"jets has no field 'btagDeepFlavB'.*score"):
         select(btag="btagDeepFlavB")
@@ -294,10 +298,10 @@ def test_virtual_arrays_give_the_same_and_read_only_what_is_needed() -> None:
     collections = events_of_many_kinds()
     met, met_phi = np.full(60, 40.0), np.full(60, 0.7)
     options: dict[str, Any] = {"identification": None, "btag": "score"}
-    expected = select_bbww(*collections.values(), met, met_phi, **options)
+    expected = select_all(collections, met, met_phi, **options)
     read: set[str] = set()
-    lazy = [virtual(name, array, read) for name, array in collections.items()]
-    found = select_bbww(*lazy, met, met_phi, **options)
+    lazy = {name: virtual(name, array, read) for name, array in collections.items()}
+    found = select_all(lazy, met, met_phi, **options)
     np.testing.assert_array_equal(found.passed, expected.passed)
     np.testing.assert_array_equal(found.topness.topness, expected.topness.topness)
     assert not {name for name in read if name.endswith(("unused", "charge"))}
@@ -310,15 +314,15 @@ def test_vectors_and_options_go_through() -> None:
     momenta = {name: ak.with_name(array, "Momentum4D") for name, array in collections.items()}
     options: dict[str, Any] = {"identification": None, "btag": "score"}
     met, met_phi = ak.Array(np.full(60, 40.0)), ak.Array(np.full(60, 0.7))
-    plain = select_bbww(*collections.values(), met, met_phi, **options)
-    found = select_bbww(*momenta.values(), met, met_phi, **options, parallel=True)
+    plain = select_all(collections, met, met_phi, **options)
+    found = select_all(momenta, met, met_phi, **options, parallel=True)
     np.testing.assert_array_equal(found.topness.topness, plain.topness.topness)
     assert found.jets.px.to_list() == (plain.jets["pt"] * np.cos(plain.jets["phi"])).to_list()
 
 
 def test_an_empty_chunk_gives_an_empty_chunk() -> None:
     none = {name: array[:0] for name, array in events_of_many_kinds().items()}
-    selection = select_bbww(*none.values(), [], [], identification=None, btag="score")
+    selection = select_all(none, [], [], identification=None, btag="score")
     assert len(selection.jets) == len(selection.passed) == len(selection.topness.valid) == 0
     assert selection.passed.dtype == np.bool_
     assert ak.fields(selection.jets) == ak.fields(none["jets"])
@@ -330,6 +334,26 @@ def test_an_empty_chunk_gives_an_empty_chunk() -> None:
     muons = dimuons([])[:0]
     dimuon = select_dimuon(muons, [])
     assert dimuon.passed.shape == dimuon.channel.shape == dimuon.region.shape == dimuon.mass.shape == (0,)
+
+
+def test_lists_that_are_all_empty_need_no_fields() -> None:
+    """ak.Array([[]]) has no type at all; it is what a user gets who builds events from Python lists."""
+    none = ak.Array([[]])
+    selection = select_bbww(
+        none, none, none, records(list(JETS), like=JETS[0]), [40.0], [0.7], btag="score", identification=None
+    )
+    assert counts(selection) == {
+        "electrons": 0,
+        "muons": 0,
+        "taus": 0,
+        "jets": 4,
+        "bjets": 2,
+        "light_jets": 2,
+    }
+    assert select_bbww(none, none, none, none, [40.0], [0.7]).passed.tolist() == [False]
+    assert select_haa4b(none, none).passed.tolist() == [False]
+    assert select_tt2l(none, none).passed.tolist() == [False]
+    assert select_dimuon(none, [True]).passed.tolist() == [False]
 
 
 def test_remove_overlap_and_nearest() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.model.layers import (
@@ -103,7 +103,9 @@ class ClassificationHead(nn.Module):
         if self.training and token.shape[0] == 1:
             # A single event has no variance; it is measured with the running one.
             norm = self.output_norm
-            return F.batch_norm(token, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+            return F.batch_norm(
+                token, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+            )
         normalised: Tensor = self.output_norm(token)
         return normalised
 
