@@ -259,7 +259,11 @@ def _device(name: str) -> torch.device:
 
 
 def _events_at_once(n_slots: int, width: int, device_type: str) -> int:
-    """Events per forward pass: on a CPU the activations of a block should stay in the cache (about 1 MB)."""
+    """Events per forward pass.
+
+    On a CPU wide networks like small batches, whose activations stay in the cache, and narrow ones large batches, which
+    share the cost of every call; measured best: about 500 objects at a width of 256, 10 000 at 48.
+    """
     if device_type != "cpu":
         return max(1, 65_536 // n_slots)
-    return max(8, 2**20 // (16 * width * n_slots))
+    return max(16, 2**25 // (width * width * n_slots))

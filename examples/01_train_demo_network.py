@@ -12,18 +12,19 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
+from evenet_hep.processors.event_scores import select_objects
 from sklearn.metrics import roc_auc_score
 
 from evenet_hep import EveNet, EveNetConfig, EventCloud, EventSchema
 from evenet_hep.model.heads.classification import classification_loss
 from evenet_hep.plot import plot_roc, save_figure
-from evenet_hep.processors.event_scores import select_objects
 
 # Class -> generated files, and how many events of each file to use at most: top pairs would outnumber all others.
 FILES: dict[str, dict[str, int | None]] = {
@@ -54,7 +55,9 @@ def read_class(folder: Path, files: dict[str, int | None], schema: EventSchema) 
     parts = []
     for name, limit in files.items():
         source = {str(folder / f"{name}.root"): "Events"}
-        events = NanoEventsFactory.from_root(source, mode="virtual", schemaclass=NanoAODSchema).events()[:limit]
+        events = NanoEventsFactory.from_root(source, mode="virtual", schemaclass=NanoAODSchema).events()[
+            :limit
+        ]
         parts.append(EventCloud.from_awkward(events, schema, collections=select_objects(events)))
     clouds = [part[part.n_objects > 0] for part in parts]
     arrays = (np.concatenate([getattr(c, k) for c in clouds]) for k in ("objects", "mask", "event_features"))
@@ -71,16 +74,19 @@ def read_samples(folder: Path, schema: EventSchema, seed: int) -> tuple[list[Sam
         whole = Sample(*cloud.to_torch(), torch.full((len(cloud),), label))
         order = torch.randperm(len(cloud), generator=generator)
         edges = [0, *(round(len(cloud) * f) for f in np.cumsum(SPLIT))]
-        for split, start, stop in zip(splits, edges, edges[1:], strict=False):
+        for split, (start, stop) in zip(splits, pairwise(edges), strict=True):
             split.append(whole.take(order[start:stop]))
-        sizes[name] = [stop - start for start, stop in zip(edges, edges[1:], strict=False)]
+        sizes[name] = [stop - start for start, stop in pairwise(edges)]
     return [Sample(*(torch.cat(tensors) for tensors in zip(*parts, strict=True))) for parts in splits], sizes
 
 
 def statistics_of(sample: Sample, schema: EventSchema) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation of every feature that is standardised, over real objects and over events."""
     found = {}
-    for features, values in ((schema.objects, sample.objects[sample.mask]), (schema.event_features, sample.event_features)):
+    for features, values in (
+        (schema.objects, sample.objects[sample.mask]),
+        (schema.event_features, sample.event_features),
+    ):
         for i, feature in enumerate(features):
             if feature.transform in ("log", "standard"):
                 column = torch.log1p(values[:, i]) if feature.transform == "log" else values[:, i]
@@ -134,7 +140,9 @@ def train(model: EveNet, samples: list[Sample], args: argparse.Namespace) -> tup
         for rows in order.split(args.batch_size):
             batch = augment(training.take(rows), model.schema, generator)
             slots = int(batch.mask.sum(dim=1).max())
-            logits = model(batch.objects[:, :slots], batch.mask[:, :slots], batch.event_features)["classification"]
+            logits = model(batch.objects[:, :slots], batch.mask[:, :slots], batch.event_features)[
+                "classification"
+            ]
             loss = classification_loss(logits, batch.labels, class_weight=weights)
             optimizer.zero_grad()
             loss.backward()
@@ -147,7 +155,10 @@ def train(model: EveNet, samples: list[Sample], args: argparse.Namespace) -> tup
             best, best_epoch = auc, epoch
             best_weights = {name: value.clone() for name, value in model.state_dict().items()}
         seconds = time.perf_counter() - start
-        print(f"epoch {epoch:3d}  loss {total / len(order):.4f}  validation AUC {auc:.4f}  {seconds:.1f} s", flush=True)
+        print(
+            f"epoch {epoch:3d}  loss {total / len(order):.4f}  validation AUC {auc:.4f}  {seconds:.1f} s",
+            flush=True,
+        )
     model.load_state_dict(best_weights)
     return best_epoch, best
 
@@ -156,7 +167,9 @@ def auc_with_uncertainty(is_class: np.ndarray, score: np.ndarray, seed: int) -> 
     """Area under the ROC curve of one class against the rest, and its standard deviation over 200 bootstrap samples."""
     rng = np.random.default_rng(seed)
     draws = (rng.integers(0, len(score), len(score)) for _ in range(200))
-    return roc_auc_score(is_class, score), float(np.std([roc_auc_score(is_class[d], score[d]) for d in draws]))
+    return roc_auc_score(is_class, score), float(
+        np.std([roc_auc_score(is_class[d], score[d]) for d in draws])
+    )
 
 
 def write_card(
@@ -167,8 +180,12 @@ def write_card(
     for i, (name, (n_train, n_validation, n_test)) in enumerate(sizes.items()):
         auc, error = auc_with_uncertainty(truth == i, probabilities[:, i], args.seed)
         files = ", ".join(FILES[name])
-        lines.append(f"| {name} | {files} | {n_train} | {n_validation} | {n_test} | {auc:.3f} ± {error:.3f} |")
-    accuracy = float(np.mean([(probabilities.argmax(axis=1) == truth)[truth == i].mean() for i in range(len(sizes))]))
+        lines.append(
+            f"| {name} | {files} | {n_train} | {n_validation} | {n_test} | {auc:.3f} ± {error:.3f} |"
+        )
+    accuracy = float(
+        np.mean([(probabilities.argmax(axis=1) == truth)[truth == i].mean() for i in range(len(sizes))])
+    )
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     table = "\n".join(lines)
     return f"""# demo: a small classification network for demonstrations
@@ -199,7 +216,9 @@ The AUC belongs to the mixture of test events, in which the classes have the siz
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint folder to write")
     parser.add_argument("--epochs", type=int, default=50)
@@ -216,7 +235,10 @@ def main() -> None:
     best_epoch, _ = train(model, samples, args)
     model.save_pretrained(args.out, card=write_card(model, samples[2], sizes, args, best_epoch))
     if args.figure:
-        save_figure(plot_roc(samples[2].labels.numpy(), probabilities_of(model, samples[2]), tuple(FILES)), args.figure)
+        save_figure(
+            plot_roc(samples[2].labels.numpy(), probabilities_of(model, samples[2]), tuple(FILES)),
+            args.figure,
+        )
     print((args.out / "README.md").read_text())
 
 

@@ -21,8 +21,8 @@ import hist
 import numpy as np
 from coffea import processor
 
+from evenet_hep.events.observables import remove_overlap
 from evenet_hep.events.parquet import TableWriter, flat_records
-from evenet_hep.events.selection import remove_overlap
 from evenet_hep.inference import Predictor
 
 IDENTIFIERS = ("run", "luminosityBlock", "event")

@@ -183,17 +183,18 @@ def _open_tree(path: Path, tree: str) -> Any:
     try:
         file = uproot.open(path)
         expected, found = int(file.file.fEND), path.stat().st_size
-        if found < expected:
-            msg = f"it is cut short: {found} of {expected} bytes"
-            raise EOFError(msg)
         trees = sorted({name.split(";")[0] for name, kind in file.classnames().items() if kind in _TREES})
-        if tree in trees:
-            return file[tree]
+        table = file[tree] if tree in trees else None
     except Exception as error:  # a damaged file makes the reader raise anything
         msg = f"{path} cannot be read as ROOT: {_sentence(error)}"
         raise FileError(msg) from error
-    msg = f"{path} has no tree {tree!r}; {near_misses(tree, trees)}"
-    raise FileError(msg)
+    if found < expected:
+        msg = f"{path} cannot be read as ROOT: it is cut short, {found} of {expected} bytes"
+        raise FileError(msg)
+    if table is None:
+        msg = f"{path} has no tree {tree!r}; {near_misses(tree, trees)}"
+        raise FileError(msg)
+    return table
 
 
 def _open_parquet(path: Path) -> Any:

@@ -1,12 +1,12 @@
 """Object and event selections of the four analyses, on awkward collections.
 
-========================  ===================================================================================
-:func:`select_bbww`       X -> bbWW -> bb l nu qq: identification, overlap removal, one lepton, topness
-:func:`select_haa4b`      H -> aa -> 4b: jet and b-jet multiplicities
-:func:`select_tt2l`       tt -> 2l: two opposite-sign leptons and two b jets (spin correlations)
+============================  ==============================================================================
+:func:`select_bbww`           X -> bbWW -> bb l nu qq: identification, overlap removal, one lepton, topness
+:func:`select_haa4b`          H -> aa -> 4b: jet and b-jet multiplicities
+:func:`select_tt2l`           tt -> 2l: two opposite-sign leptons and two b jets (spin correlations)
 :func:`select_tt2l_training`  the wider choice of objects that the network of that study is trained on
-:func:`select_dimuon`     anti-isolated muon pairs below 16 GeV (anomaly detection)
-========================  ===================================================================================
+:func:`select_dimuon`         anti-isolated muon pairs below 16 GeV (anomaly detection)
+============================  ==============================================================================
 
 Every function takes collections, not events, so that corrected or shifted objects go through unchanged. It returns
 the selected collections of *all* events and, beside them, one bool per event and cut; nothing is dropped until the

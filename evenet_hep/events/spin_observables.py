@@ -27,6 +27,7 @@ from evenet_hep.kinematics.neutrino import W_MASS
 from evenet_hep.kinematics.spin import SpinAngles
 from evenet_hep.kinematics.spin import spin_angles as flat_spin_angles
 from evenet_hep.kinematics.vectors import from_cartesian
+from evenet_hep.kinematics.vectors import transverse as transverse_momenta
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -377,13 +378,16 @@ def four_momenta(name: str, records: ak.Array, n_events: int) -> FloatArray:
            [ 0., nan],
            [ 5., nan]])
     """
-    momenta = three_momenta(name, records, n_events)
+    momenta = np.empty((4, n_events))
+    momenta[:3] = three_momenta(name, records, n_events)
     fields = field_names(records)
     temporal = next((field for field in (*MASSES, *ENERGIES) if field in fields), "mass")
     (value,) = event_records(name, records, [temporal], n_events)
     if temporal in MASSES:
-        value = np.sqrt(np.maximum((momenta * momenta).sum(axis=0) + value * np.abs(value), 0.0))
-    return np.concatenate([momenta, value[np.newaxis]])
+        px, py, pz, _ = momenta
+        value = np.sqrt(np.maximum(px * px + py * py + pz * pz + value * np.abs(value), 0.0))
+    momenta[3] = value
+    return momenta
 
 
 def three_momenta(name: str, records: ak.Array, n_events: int) -> FloatArray:
@@ -411,7 +415,7 @@ def three_momenta(name: str, records: ak.Array, n_events: int) -> FloatArray:
     require_fields(name, records, [*transverse, longitudinal])
     first, second, third = event_records(name, records, [*transverse, longitudinal], n_events)
     if "phi" in transverse:
-        pt, first, second = first, first * np.cos(second), first * np.sin(second)
+        pt, (first, second) = first, transverse_momenta(first, second)
     else:
         pt = np.hypot(first, second)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -446,7 +450,7 @@ def momentum_records(momenta: npt.ArrayLike, *, mass: Any = None) -> ak.Array:
     pt, eta, phi, measured = from_cartesian(*np.asarray(momenta, np.float64))
     known = measured if mass is None else np.where(np.isnan(measured), np.nan, mass)
     columns = dict(zip(MOMENTUM, (pt, eta, phi, known), strict=True))
-    return ak.zip(columns, with_name="Momentum4D")
+    return ak.zip(columns, depth_limit=1, with_name="Momentum4D")
 
 
 def _dilepton(
@@ -456,4 +460,4 @@ def _dilepton(
     named = (("lplus", lplus), ("lminus", lminus), ("first b jet", bjet1), ("second b jet", bjet2))
     particles = [four_momenta(name, records, n_events) for name, records in named]
     pt, phi = event_column("met", met, n_events), event_column("met_phi", met_phi, n_events)
-    return (*particles, pt * np.cos(phi), pt * np.sin(phi))
+    return (*particles, *transverse_momenta(pt, phi))

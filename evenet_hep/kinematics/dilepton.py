@@ -31,15 +31,15 @@ TOP_MASS = 172.5  # GeV, as in the spin study of EveNet
 MAX_SOLUTIONS = 4
 PAIRINGS = ("solutions", "m_lb", "given")
 
-# A line that misses the unit circle by no more than this touches it: rounding of the steps before.
-_TOUCH = 1e-12
+# A line that misses the unit circle by no more than this may touch it; whether it does, the MET will tell.
+_TOUCH = 1e-8
 # Solutions whose azimuths agree to this are one (radians); MET that closes to this, in units of the energies, closes.
 _SAME = 1e-7
 _CLOSED = 1e-9
 # A squared radius this little below zero, in units of the neutrino's energy squared, belongs to an ellipse that is a
 # point, as when lepton, neutrino and b jet fly along one line.
 _POINT = 1e-10
-# Azimuths per ellipse among which the search for the closest approach starts.
+# Directions among which the search for the closest approach starts.
 _N_START = 32
 
 
@@ -340,7 +340,10 @@ def _solve_events(
     n_solutions, neutrino, antineutrino, m_tt, met_residual, valid = found
     # One neutrino leg: rows centre, cosine and sine, so that nu = centre + cosine cos(phi) + sine sin(phi).
     leg1, leg2 = np.empty((3, 4)), np.empty((3, 4))
-    azimuths, basis, points = np.empty((MAX_SOLUTIONS, 2)), np.empty((4, 4)), np.empty((_N_START, 4))
+    azimuths, basis, table = np.empty((MAX_SOLUTIONS, 2)), np.empty((4, 4)), np.empty((_N_START, 4))
+    for k in range(_N_START):
+        angle = 2.0 * math.pi * k / _N_START
+        table[k, 0], table[k, 1] = math.cos(angle), math.sin(angle)
     for i in range(len(met_x)):
         state1 = _fill_leg(lplus, b, i, w_mass, top_mass, leg1)
         state2 = _fill_leg(lminus, bbar, i, w_mass, top_mass, leg2)
@@ -355,7 +358,7 @@ def _solve_events(
         if count > 0:
             _sort_by_px(leg1, azimuths, count)
         else:
-            residual = _approach(leg1, leg2, wx, wy, points, azimuths)
+            residual = _approach(leg1, leg2, wx, wy, table, azimuths)
             # Ellipses that are points or segments have no lines, but may meet all the same.
             if residual <= _CLOSED * (leg1[0, 3] + leg2[0, 3]):
                 residual, count = 0.0, 1
@@ -572,22 +575,23 @@ def _add_solution(
     """Polish a candidate and keep it if it closes the MET and is new; the number of solutions then."""
     phi1 = math.atan2(_component(basis, 1, alpha, beta, s1, s2), _component(basis, 0, alpha, beta, s1, s2))
     phi2 = math.atan2(_component(basis, 3, alpha, beta, s1, s2), _component(basis, 2, alpha, beta, s1, s2))
+    x1, y1, ax, ay = _point(leg1, phi1)
+    x2, y2, bx, by = _point(leg2, phi2)
+    fx, fy = x1 + x2 - wx, y1 + y2 - wy
     for _ in range(5):
-        x1, y1, ax, ay = _point(leg1, phi1)
-        x2, y2, bx, by = _point(leg2, phi2)
-        fx, fy = x1 + x2 - wx, y1 + y2 - wy
         determinant = ax * by - ay * bx
         step1, step2 = (fy * bx - fx * by) / determinant, (fx * ay - fy * ax) / determinant
+        new1, new2 = _point(leg1, phi1 + step1), _point(leg2, phi2 + step2)
+        new_x, new_y = new1[0] + new2[0] - wx, new1[1] + new2[1] - wy
         # Where the ellipses touch the determinant vanishes, and the candidate is as good as it gets.
-        if not (abs(step1) < 0.1 and abs(step2) < 0.1):
+        if not math.hypot(new_x, new_y) < math.hypot(fx, fy):
             break
-        phi1, phi2 = phi1 + step1, phi2 + step2
+        phi1, phi2, fx, fy = phi1 + step1, phi2 + step2, new_x, new_y
+        x1, y1, ax, ay = new1
+        x2, y2, bx, by = new2
         # The steps square the error, the next would be rounding.
         if abs(step1) + abs(step2) < 1e-9:
             break
-    x1, y1, _, _ = _point(leg1, phi1)
-    x2, y2, _, _ = _point(leg2, phi2)
-    fx, fy = x1 + x2 - wx, y1 + y2 - wy
     if not math.hypot(fx, fy) <= _CLOSED * (leg1[0, 3] + leg2[0, 3]):
         return count
     for k in range(count):
@@ -613,74 +617,168 @@ def _component(basis: FloatArray, j: int, alpha: float, beta: float, s1: float, 
 
 @njit(cache=True, error_model="numpy")
 def _approach(
-    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, points: FloatArray, azimuths: FloatArray
+    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, table: FloatArray, azimuths: FloatArray
 ) -> float:
-    """Azimuths at which the sum of the neutrinos comes closest to the MET, put first; the distance in GeV."""
-    step = 2.0 * math.pi / _N_START
-    for j in range(_N_START):
-        cos, sin = math.cos(j * step), math.sin(j * step)
-        for axis in range(2):
-            points[j, axis] = leg1[1, axis] * cos + leg1[2, axis] * sin - (wx if axis == 0 else wy)
-            points[j, 2 + axis] = leg2[1, axis] * cos + leg2[2, axis] * sin
-    closest = np.inf
-    for j in range(_N_START):
-        for k in range(_N_START):
-            here = _gap2(points, j, k)
-            if (
-                here > _gap2(points, j - 1, k)
-                or here > _gap2(points, (j + 1) % _N_START, k)
-                or here > _gap2(points, j, k - 1)
-                or here > _gap2(points, j, (k + 1) % _N_START)
-            ):
-                continue
-            phi1, phi2, gap = _descend(leg1, leg2, wx, wy, j * step, k * step)
-            if gap < closest:
-                closest = gap
-                azimuths[0, 0], azimuths[0, 1] = phi1, phi2
-    return closest
+    """Azimuths at which the sum of the neutrinos comes closest to the MET, put first; the distance in GeV.
+
+    With h(n), the largest component of an ellipse along a direction n, the MET w is farther out than the sum of both
+    ellipses reaches if w.n - h1 - h2 is positive for some n, and its largest value is the distance. Where the one
+    ellipse is too small to fill the other, w lies in a hole, and the distance is the smallest of h1 - h2 - w.n or of
+    h2 - h1 - w.n. At most one of the three is positive.
+    """
+    closest = -np.inf
+    nx = ny = side1 = side2 = 0.0
+    for sign1, sign2 in ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0)):
+        hole = sign1 != sign2
+        # Where the largest value of a hole reaches above this, another of the three has won already.
+        ceiling = -closest if hole else np.inf
+        largest, mx, my = _largest_gap(leg1, leg2, wx, wy, sign1, sign2, ceiling, table)
+        gap = -largest if hole else largest
+        if gap > closest:
+            closest, nx, ny, side1, side2 = gap, mx, my, sign1, sign2
+    phi1, phi2 = _azimuth_along(leg1, nx, ny, side1), _azimuth_along(leg2, nx, ny, side2)
+    # A flat ellipse has no certain point along n: let it slide to where nothing is missing across n.
+    x1, y1, _, _ = _point(leg1, phi1)
+    x2, y2, _, _ = _point(leg2, phi2)
+    missing = nx * (wy - y1 - y2) - ny * (wx - x1 - x2)
+    if _flatness(leg1, nx, ny) <= _flatness(leg2, nx, ny):
+        phi1 = _slide(leg1, nx, ny, phi1, missing)
+    else:
+        phi2 = _slide(leg2, nx, ny, phi2, missing)
+    x1, y1, _, _ = _point(leg1, phi1)
+    x2, y2, _, _ = _point(leg2, phi2)
+    azimuths[0, 0], azimuths[0, 1] = phi1, phi2
+    return math.hypot(x1 + x2 - wx, y1 + y2 - wy)
 
 
 @njit(cache=True, error_model="numpy")
-def _gap2(points: FloatArray, j: int, k: int) -> float:
-    x: float = points[j, 0] + points[k, 2]
-    y: float = points[j, 1] + points[k, 3]
-    return x * x + y * y
-
-
-@njit(cache=True, error_model="numpy")
-def _descend(
-    leg1: FloatArray, leg2: FloatArray, wx: float, wy: float, phi1: float, phi2: float
+def _largest_gap(
+    leg1: FloatArray,
+    leg2: FloatArray,
+    wx: float,
+    wy: float,
+    sign1: float,
+    sign2: float,
+    ceiling: float,
+    table: FloatArray,
 ) -> tuple[float, float, float]:
-    """The local minimum of the distance near two azimuths, by damped Newton steps."""
-    x1, y1, ax, ay = _point(leg1, phi1)
-    x2, y2, bx, by = _point(leg2, phi2)
-    fx, fy = x1 + x2 - wx, y1 + y2 - wy
-    gap2, damping = fx * fx + fy * fy, 1e-3
+    """Largest w.n - sign1 h1(n) - sign2 h2(n) over all directions n, and its n; not searched to the end above a ceiling.
+
+    The first two columns of ``table`` are directions around the circle.
+    """
+    count = len(table)
+    largest, best = -np.inf, 0
+    for k in range(count):
+        table[k, 2], table[k, 3] = _gap(leg1, leg2, wx, wy, sign1, sign2, table[k, 0], table[k, 1])
+        if table[k, 2] > largest:
+            largest, best = table[k, 2], k
+    nx, ny = table[best, 0], table[best, 1]
+    if largest > ceiling:
+        return largest, nx, ny
+    # No value between two neighbours is above both by more than half a step times the steepest slope.
+    steepest = math.hypot(wx, wy)
+    for leg in (leg1, leg2):
+        steepest += math.hypot(math.hypot(leg[1, 0], leg[1, 1]), math.hypot(leg[2, 0], leg[2, 1]))
+    margin = steepest * math.pi / count
+    for k in range(count):
+        after = (k + 1) % count
+        rises_and_falls = table[k, 3] >= 0.0 > table[after, 3]
+        if rises_and_falls and max(table[k, 2], table[after, 2]) + margin > largest:
+            gap, x, y = _summit(leg1, leg2, wx, wy, sign1, sign2, table, k, after, steepest)
+            if gap > largest:
+                largest, nx, ny = gap, x, y
+    return largest, nx, ny
+
+
+@njit(cache=True, error_model="numpy")
+def _summit(
+    leg1: FloatArray,
+    leg2: FloatArray,
+    wx: float,
+    wy: float,
+    sign1: float,
+    sign2: float,
+    table: FloatArray,
+    k: int,
+    after: int,
+    steepest: float,
+) -> tuple[float, float, float]:
+    """The maximum between two directions where the slope changes sign, by false position (Illinois), and its n."""
+    low_x, low_y, rising = table[k, 0], table[k, 1], table[k, 3]
+    high_x, high_y, falling = table[after, 0], table[after, 1], table[after, 3]
+    gap, x, y, last = -np.inf, low_x, low_y, 0
     for _ in range(100):
-        # Half the gradient and the Hessian of the distance squared; an ellipse curves towards its centre.
-        g1, g2 = ax * fx + ay * fy, bx * fx + by * fy
-        bend1, bend2 = x1 * fx + y1 * fy, x2 * fx + y2 * fy
-        length1, length2 = ax * ax + ay * ay, bx * bx + by * by
-        extra = damping * (length1 + length2 + abs(bend1) + abs(bend2))
-        h11, h22, h12 = length1 - bend1 + extra, length2 - bend2 + extra, ax * bx + ay * by
-        determinant = h11 * h22 - h12 * h12
-        step1, step2 = (h12 * g2 - h22 * g1) / determinant, (h12 * g1 - h11 * g2) / determinant
-        new1 = _point(leg1, phi1 + step1)
-        new2 = _point(leg2, phi2 + step2)
-        new_x, new_y = new1[0] + new2[0] - wx, new1[1] + new2[1] - wy
-        new_gap2 = new_x * new_x + new_y * new_y
-        if h11 > 0.0 and determinant > 0.0 and new_gap2 <= gap2:
-            phi1, phi2, fx, fy, gap2 = phi1 + step1, phi2 + step2, new_x, new_y, new_gap2
-            x1, y1, ax, ay = new1
-            x2, y2, bx, by = new2
-            damping *= 0.1
-            if abs(step1) + abs(step2) < 1e-11:
-                break
-        elif damping > 1e10:  # no step is small enough: rounding
+        x, y = low_x * -falling + high_x * rising, low_y * -falling + high_y * rising
+        length = math.hypot(x, y)
+        x, y = x / length, y / length
+        gap, slope = _gap(leg1, leg2, wx, wy, sign1, sign2, x, y)
+        if abs(slope) <= 1e-14 * steepest or abs(low_x * high_y - low_y * high_x) < 1e-15:
             break
+        if slope >= 0.0:
+            low_x, low_y, rising = x, y, slope
+            falling = 0.5 * falling if last == 1 else falling
+            last = 1
         else:
-            damping = max(10.0 * damping, 1e-12)
-    return phi1, phi2, math.sqrt(gap2)
+            high_x, high_y, falling = x, y, slope
+            rising = 0.5 * rising if last == -1 else rising
+            last = -1
+    return gap, x, y
+
+
+@njit(cache=True, error_model="numpy")
+def _gap(
+    leg1: FloatArray,
+    leg2: FloatArray,
+    wx: float,
+    wy: float,
+    sign1: float,
+    sign2: float,
+    nx: float,
+    ny: float,
+) -> tuple[float, float]:
+    """w.n - sign1 h1(n) - sign2 h2(n) and its slope when n turns to the left."""
+    h1, slope1 = _support(leg1, nx, ny)
+    h2, slope2 = _support(leg2, nx, ny)
+    return (
+        wx * nx + wy * ny - sign1 * h1 - sign2 * h2,
+        wy * nx - wx * ny - sign1 * slope1 - sign2 * slope2,
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def _support(leg: FloatArray, nx: float, ny: float) -> tuple[float, float]:
+    """The largest component of an ellipse along n, and its slope when n turns to the left."""
+    cosine, sine = leg[1, 0] * nx + leg[1, 1] * ny, leg[2, 0] * nx + leg[2, 1] * ny
+    reach = math.sqrt(cosine * cosine + sine * sine)
+    if reach == 0.0:
+        return 0.0, 0.0
+    turned_cosine, turned_sine = leg[1, 1] * nx - leg[1, 0] * ny, leg[2, 1] * nx - leg[2, 0] * ny
+    return reach, (cosine * turned_cosine + sine * turned_sine) / reach
+
+
+@njit(cache=True, error_model="numpy")
+def _azimuth_along(leg: FloatArray, nx: float, ny: float, side: float) -> float:
+    """Azimuth of the point of an ellipse that is farthest along n (or, for side -1, against it)."""
+    cosine, sine = leg[1, 0] * nx + leg[1, 1] * ny, leg[2, 0] * nx + leg[2, 1] * ny
+    return math.atan2(side * sine, side * cosine)
+
+
+@njit(cache=True, error_model="numpy")
+def _flatness(leg: FloatArray, nx: float, ny: float) -> float:
+    """How far an ellipse reaches along n, in units of how far it reaches across."""
+    return _support(leg, nx, ny)[0] / _support(leg, -ny, nx)[0]
+
+
+@njit(cache=True, error_model="numpy")
+def _slide(leg: FloatArray, nx: float, ny: float, phi: float, missing: float) -> float:
+    """Azimuth on the same side of an ellipse where its component across n is larger by ``missing``, if it reaches."""
+    reach = _support(leg, -ny, nx)[0]
+    if not reach > 0.0:
+        return phi
+    # The component across n is reach cos(phi - end).
+    end = _azimuth_along(leg, -ny, nx, 1.0)
+    target = math.cos(phi - end) + missing / reach
+    return end + math.copysign(math.acos(min(1.0, max(-1.0, target))), math.sin(phi - end))
 
 
 @njit(cache=True, error_model="numpy")

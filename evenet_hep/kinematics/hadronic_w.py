@@ -25,26 +25,6 @@ HIGGS_MASS = 125.2  # GeV
 MAX_LIGHT_JETS = 8
 
 
-class FlatJets(NamedTuple):
-    """Jets of all events in flat columns, with what the searches over jets read.
-
-    Parameters
-    ----------
-    pt, eta, phi : float64 array, shape (n_jets,)
-        GeV and radians.
-    mass2 : float64 array, shape (n_jets,)
-        Squared mass in GeV^2.
-    momentum : float64 array, shape (4, n_jets)
-        px, py, pz, E in GeV.
-    """
-
-    pt: FloatArray
-    eta: FloatArray
-    phi: FloatArray
-    mass2: FloatArray
-    momentum: FloatArray
-
-
 class JetPairs(NamedTuple):
     """One pair of jets per event.
 
@@ -121,14 +101,16 @@ def closest_pair(
         raise ValueError(msg)
     starts, jets = flat_jets(offsets, pt=pt, eta=eta, phi=phi, mass=mass)
     n_events = len(starts) - 1
-    candidates = flags("is_candidate", is_candidate, len(jets.pt))
+    candidates = flags("is_candidate", is_candidate, len(jets[0]))
     added = np.zeros((4, n_events)) if companion is None else np.require(companion, np.float64, ["C", "W"])
     if added.shape != (4, n_events):
         msg = f"companion must have shape (4, {n_events}); found {added.shape}"
         raise ValueError(msg)
     indices = np.full((2, n_events), -1, np.int64)
     masses = np.full(n_events, np.nan)
-    _find_pairs(starts, jets.pt, jets.momentum, candidates, added, target, max_candidates, indices, masses)
+    _find_pairs(
+        starts, jets[0], four_momenta(*jets), candidates, added, target, max_candidates, indices, masses
+    )
     return JetPairs(indices[0], indices[1], masses, indices[0] >= 0)
 
 
@@ -167,10 +149,8 @@ def cluster_transverse_mass(
     return np.sqrt(np.maximum(mass2 + 2.0 * met * (excess + 2.0 * pt * half_sine * half_sine), 0.0))
 
 
-def flat_jets(
-    offsets: npt.ArrayLike, *, pt: npt.ArrayLike, eta: npt.ArrayLike, phi: npt.ArrayLike, mass: npt.ArrayLike
-) -> tuple[IntArray, FlatJets]:
-    """Offsets as int64 and jets as contiguous float64 columns, checked against each other.
+def flat_jets(offsets: npt.ArrayLike, **columns: npt.ArrayLike) -> tuple[IntArray, tuple[FloatArray, ...]]:
+    """Offsets as int64 and jet columns as contiguous float64, checked against each other.
 
     Raises
     ------
@@ -179,23 +159,22 @@ def flat_jets(
 
     Examples
     --------
-    >>> starts, jets = flat_jets([0, 1, 2], pt=[30, 20], eta=[0, 0], phi=[0, 0], mass=[0, 0])
-    >>> starts, jets.momentum[3]
-    (array([0, 1, 2]), array([30., 20.]))
+    >>> flat_jets([0, 1, 2], pt=[30, 20])
+    (array([0, 1, 2]), (array([30., 20.]),))
     """
+    # "W" for a type that is always the same: a read-only array would compile every kernel again.
     starts = np.require(offsets, np.int64, ["C", "W"])
     if starts.ndim != 1 or len(starts) == 0 or starts[0] != 0 or np.any(starts[1:] < starts[:-1]):
         msg = f"offsets must be (n_events + 1,) numbers that begin at 0 and never decrease; found {starts}"
         raise ValueError(msg)
-    columns = {}
-    for name, column in {"pt": pt, "eta": eta, "phi": phi, "mass": mass}.items():
-        columns[name] = np.require(column, np.float64, ["C", "W"])
-        if columns[name].shape != (starts[-1],):
-            msg = f"{name} must have the {starts[-1]} entries that offsets ends with; found shape {columns[name].shape}"
+    arrays = {name: np.require(column, np.float64, ["C", "W"]) for name, column in columns.items()}
+    for name, array in arrays.items():
+        if array.shape != (starts[-1],):
+            msg = (
+                f"{name} must have the {starts[-1]} entries that offsets ends with; found shape {array.shape}"
+            )
             raise ValueError(msg)
-    rest = columns["mass"]
-    momentum = four_momenta(**columns)
-    return starts, FlatJets(columns["pt"], columns["eta"], columns["phi"], rest * np.abs(rest), momentum)
+    return starts, tuple(arrays.values())
 
 
 def flags(name: str, values: npt.ArrayLike, length: int) -> BoolArray:
@@ -286,8 +265,20 @@ def twice_product(first: FloatArray, i: int, second: FloatArray, k: int) -> floa
 
 
 @njit(cache=True, error_model="numpy")
+def squared(mass: float) -> float:
+    """Square of a mass, negative for a negative one: m |m|.
+
+    Examples
+    --------
+    >>> squared(3.0), squared(-3.0)
+    (9.0, -9.0)
+    """
+    return mass * abs(mass)
+
+
+@njit(cache=True, error_model="numpy")
 def signed_sqrt(square: float) -> float:
-    """Square root of the magnitude, with the sign of the argument.
+    """Mass of a squared mass, with its sign.
 
     Examples
     --------

@@ -21,23 +21,24 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit, prange
 
-from evenet_hep.kinematics.angles import delta_r, delta_r_scalar
+from evenet_hep.kinematics.angles import delta_r_scalar
 from evenet_hep.kinematics.hadronic_w import (
-    FlatJets,
     flags,
     flat_jets,
     signed_sqrt,
     sort_candidates,
+    squared,
     twice_product,
 )
 from evenet_hep.kinematics.neutrino import event_columns, four_momenta, leptonic_w
-from evenet_hep.kinematics.vectors import from_cartesian
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 STRATEGIES = ("joint", "sequential")
+
+BLOCK = 8192  # events at a time, so that what is computed from their jets stays in the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +142,8 @@ def topness(
     Parameters
     ----------
     offsets : int array, shape (n_events + 1,)
-        Start of each event in the flat jet arrays, beginning with 0.
+        Start of each event in the flat jet arrays, beginning with 0; ``N * np.arange(n_events + 1)`` for padded
+        arrays of shape (n_events, N), flattened.
     pt, eta, phi, mass : array, shape (n_jets,)
         Jets in GeV and radians, in any order.
     is_bjet : bool array, shape (n_jets,)
@@ -194,8 +196,8 @@ def topness(
         raise ValueError(msg)
     constants = constants or TopnessConstants()
     starts, jets = flat_jets(offsets, pt=pt, eta=eta, phi=phi, mass=mass)
-    n_events, n_jets = len(starts) - 1, len(jets.pt)
-    columns = event_columns(
+    n_events, n_jets = len(starts) - 1, len(jets[0])
+    leptons = event_columns(
         n_events,
         lepton_pt=lepton_pt,
         lepton_eta=lepton_eta,
@@ -204,148 +206,181 @@ def topness(
         met=met,
         met_phi=met_phi,
     )
-    leptons = _leptonic_side(constants.w_mass, *columns)
-    values = np.full((6, n_events), np.nan)  # the search leaves invalid events alone
-    indices = np.full((4, n_events), -1, np.int64)
-    w_boson = np.full((4, n_events), np.nan)
+    is_b = flags("is_bjet", is_bjet, n_jets)
     is_real = np.ones(n_jets, np.bool_) if mask is None else flags("mask", mask, n_jets)
-    jets_and_leptons = (starts, jets, flags("is_bjet", is_bjet, n_jets), is_real, leptons)
-    options = (strategy == "sequential", dataclasses.astuple(constants))
-    if parallel:
-        n_blocks = 8 * numba.get_num_threads()  # more blocks than threads: events differ in cost
-        _search_blocks(n_blocks, *jets_and_leptons, *options, values, indices, w_boson)
-    else:
-        _search_events(0, n_events, *jets_and_leptons, *options, values, indices, w_boson)
-    chi2, dr_lb, m_lb, tlep_mass, whad_dr_qq, thad_mass = values
-    valid = indices[0] >= 0
-    _, w_eta, w_phi, whad_mass = from_cartesian(*w_boson)
-    b_had = (starts[:-1] + indices[1])[valid]
-    thad_dr_bqq = np.full(n_events, np.nan)
-    thad_dr_bqq[valid] = delta_r(w_eta[valid], w_phi[valid], jets.eta[b_had], jets.phi[b_had])
-    return TopnessResult(
-        topness=chi2,
-        valid=valid,
-        dr_lb=dr_lb,
-        m_lb=m_lb,
-        tlep_mass=tlep_mass,
-        whad_mass=whad_mass,
-        whad_dr_qq=whad_dr_qq,
-        thad_mass=thad_mass,
-        thad_dr_bqq=thad_dr_bqq,
-        b_lep=indices[0],
-        b_had=indices[1],
-        q1=indices[2],
-        q2=indices[3],
-    )
+    values = np.full((8, n_events), np.nan)  # the search leaves invalid events alone
+    indices = np.full((4, n_events), -1, np.int64)
+    for first in range(0, n_events, BLOCK):
+        last = min(first + BLOCK, n_events)
+        block = slice(starts[first], starts[last])
+        _search(
+            first,
+            starts[first : last + 1] - starts[first],
+            tuple(column[block] for column in jets),
+            is_b[block],
+            is_real[block],
+            tuple(column[first:last] for column in leptons),
+            strategy == "sequential",
+            constants,
+            parallel,
+            values,
+            indices,
+        )
+    return TopnessResult(values[0], indices[0] >= 0, *values[1:], *indices)
 
 
-class _Leptons(NamedTuple):
-    eta: FloatArray
-    phi: FloatArray
-    mass2: FloatArray
-    momentum: FloatArray  # (4, n_events), px, py, pz, E
-    boson: FloatArray  # (4, n_events), lepton plus neutrino; NaN without one
-    boson_mass2: FloatArray
-
-
-def _leptonic_side(
-    w_mass: float,
-    pt: FloatArray,
-    eta: FloatArray,
-    phi: FloatArray,
-    mass: FloatArray,
-    met: FloatArray,
-    met_phi: FloatArray,
-) -> _Leptons:
-    boson = leptonic_w(pt, eta, phi, mass, met, met_phi, w_mass=w_mass)
-    boson_mass2 = boson[3] ** 2 - boson[0] ** 2 - boson[1] ** 2 - boson[2] ** 2
-    return _Leptons(eta, phi, mass * np.abs(mass), four_momenta(pt, eta, phi, mass), boson, boson_mass2)
-
-
-@njit(cache=True, error_model="numpy")
-def _search_events(
+def _search(
     first: int,
-    last: int,
     starts: IntArray,
-    jets: FlatJets,
+    jets: tuple[FloatArray, ...],
     is_bjet: BoolArray,
     mask: BoolArray,
-    leptons: _Leptons,
+    leptons: tuple[FloatArray, ...],
+    sequential: bool,
+    constants: TopnessConstants,
+    parallel: bool,
+    values: FloatArray,
+    indices: IntArray,
+) -> None:
+    """Search one block of events and write its results from event ``first`` on."""
+    pt, eta, phi, mass, met, met_phi = leptons
+    arguments = (
+        first,
+        starts,
+        (*jets, four_momenta(*jets)),
+        is_bjet,
+        mask,
+        (eta, phi, mass, four_momenta(pt, eta, phi, mass)),
+        leptonic_w(pt, eta, phi, mass, met, met_phi, w_mass=constants.w_mass),
+        sequential,
+        dataclasses.astuple(constants),
+        values,
+        indices,
+    )
+    if parallel:
+        _search_shares(4 * numba.get_num_threads(), *arguments)  # more than threads: events differ in cost
+    else:
+        _search_events(0, len(starts) - 1, *arguments)
+
+
+@njit(cache=True, parallel=True)
+def _search_shares(
+    n_shares: int,
+    first: int,
+    starts: IntArray,
+    jets: tuple[FloatArray, ...],
+    is_bjet: BoolArray,
+    mask: BoolArray,
+    leptons: tuple[FloatArray, ...],
+    boson: FloatArray,
     sequential: bool,
     constants: tuple[float, ...],
     values: FloatArray,
     indices: IntArray,
-    w_boson: FloatArray,
 ) -> None:
-    pt, eta, phi, mass2, momentum = jets
-    lepton_eta, lepton_phi, lepton_mass2, lepton, boson, boson_mass2 = leptons
+    n_events = len(starts) - 1
+    for share in prange(n_shares):
+        begin, end = share * n_events // n_shares, (share + 1) * n_events // n_shares
+        _search_events(
+            begin,
+            end,
+            first,
+            starts,
+            jets,
+            is_bjet,
+            mask,
+            leptons,
+            boson,
+            sequential,
+            constants,
+            values,
+            indices,
+        )
+
+
+@njit(cache=True, error_model="numpy")
+def _search_events(
+    begin: int,
+    end: int,
+    first: int,
+    starts: IntArray,
+    jets: tuple[FloatArray, ...],
+    is_bjet: BoolArray,
+    mask: BoolArray,
+    leptons: tuple[FloatArray, ...],
+    boson: FloatArray,
+    sequential: bool,
+    constants: tuple[float, ...],
+    values: FloatArray,
+    indices: IntArray,
+) -> None:
+    pt, eta, phi, mass, momentum = jets
+    lepton_eta, lepton_phi, lepton_mass, lepton = leptons
     largest = 0
-    for event in range(first, last):
+    for event in range(begin, end):
         largest = max(largest, starts[event + 1] - starts[event])
     # Scratch of one thread: candidates of one event by decreasing pT, and what is computed from them.
     b_order, q_order = np.empty(largest, np.int64), np.empty(largest, np.int64)
     products = np.empty((largest, largest))
     leptonic, hadronic = np.empty(largest), np.empty(largest)
     pairs = np.empty((largest, 2), np.int64)
-    for event in range(first, last):
-        if math.isnan(boson_mass2[event]):
+    for event in range(begin, end):
+        if math.isnan(boson[2, event]):
             continue
         start = starts[event]
         n_b, n_q = sort_candidates(start, starts[event + 1], pt, momentum, is_bjet, mask, b_order, q_order)
         if n_b < 2 or n_q < 2:
             continue
-        _leptonic_terms(event, boson, boson_mass2, momentum, mass2, b_order, n_b, constants, leptonic)
+        _leptonic_terms(event, boson, momentum, mass, b_order, n_b, constants, leptonic)
         _fill_products(momentum, b_order, n_b, q_order, n_q, products)
-        _hadronic_terms(momentum, mass2, b_order, n_b, q_order, n_q, products, constants, hadronic, pairs)
+        _hadronic_terms(momentum, mass, b_order, n_b, q_order, n_q, products, constants, hadronic, pairs)
         i, k = _choose(leptonic, hadronic, n_b, sequential)
         if i < 0:
             continue
         b_lep, b_had, q1, q2 = b_order[i], b_order[k], q_order[pairs[k, 0]], q_order[pairs[k, 1]]
-        lb_mass2 = lepton_mass2[event] + mass2[b_lep] + twice_product(lepton, event, momentum, b_lep)
-        tlep_mass2 = boson_mass2[event] + mass2[b_lep] + twice_product(boson, event, momentum, b_lep)
-        whad_mass2 = mass2[q1] + mass2[q2] + twice_product(momentum, q1, momentum, q2)
-        thad_mass2 = whad_mass2 + mass2[b_had] + products[pairs[k, 0], k] + products[pairs[k, 1], k]
-        values[0, event] = leptonic[i] + hadronic[k]
-        values[1, event] = delta_r_scalar(lepton_eta[event], lepton_phi[event], eta[b_lep], phi[b_lep])
-        values[2, event] = signed_sqrt(lb_mass2)
-        values[3, event] = signed_sqrt(tlep_mass2)
-        values[4, event] = delta_r_scalar(eta[q1], phi[q1], eta[q2], phi[q2])
-        values[5, event] = signed_sqrt(thad_mass2)
-        for axis in range(4):
-            w_boson[axis, event] = momentum[axis, q1] + momentum[axis, q2]
-        indices[0, event], indices[1, event] = b_lep - start, b_had - start
-        indices[2, event], indices[3, event] = min(q1, q2) - start, max(q1, q2) - start
-
-
-@njit(cache=True, parallel=True)
-def _search_blocks(
-    n_blocks: int,
-    starts: IntArray,
-    jets: FlatJets,
-    is_bjet: BoolArray,
-    mask: BoolArray,
-    leptons: _Leptons,
-    sequential: bool,
-    constants: tuple[float, ...],
-    values: FloatArray,
-    indices: IntArray,
-    w_boson: FloatArray,
-) -> None:
-    n_events = len(starts) - 1
-    for block in prange(n_blocks):
-        first, last = block * n_events // n_blocks, (block + 1) * n_events // n_blocks
-        _search_events(
-            first, last, starts, jets, is_bjet, mask, leptons, sequential, constants, values, indices, w_boson
+        lb_mass2 = (
+            squared(lepton_mass[event]) + squared(mass[b_lep]) + twice_product(lepton, event, momentum, b_lep)
         )
+        w_mass2 = squared(mass[q1]) + squared(mass[q2]) + twice_product(momentum, q1, momentum, q2)
+        thad_mass2 = w_mass2 + squared(mass[b_had]) + products[pairs[k, 0], k] + products[pairs[k, 1], k]
+        w_eta, w_phi = _direction(momentum, q1, q2)
+        values[0, first + event] = leptonic[i] + hadronic[k]
+        values[1, first + event] = delta_r_scalar(
+            lepton_eta[event], lepton_phi[event], eta[b_lep], phi[b_lep]
+        )
+        values[2, first + event] = signed_sqrt(lb_mass2)
+        values[3, first + event] = signed_sqrt(_leptonic_top(event, boson, momentum, mass, b_lep))
+        values[4, first + event] = signed_sqrt(w_mass2)
+        values[5, first + event] = delta_r_scalar(eta[q1], phi[q1], eta[q2], phi[q2])
+        values[6, first + event] = signed_sqrt(thad_mass2)
+        values[7, first + event] = delta_r_scalar(w_eta, w_phi, eta[b_had], phi[b_had])
+        indices[0, first + event], indices[1, first + event] = b_lep - start, b_had - start
+        indices[2, first + event], indices[3, first + event] = min(q1, q2) - start, max(q1, q2) - start
+
+
+@njit(cache=True, error_model="numpy")
+def _direction(momentum: FloatArray, i: int, k: int) -> tuple[float, float]:
+    """Pseudorapidity and azimuth of two jets together; (0, 0) if they are at rest."""
+    px, py = momentum[0, i] + momentum[0, k], momentum[1, i] + momentum[1, k]
+    pz = momentum[2, i] + momentum[2, k]
+    if pz == 0.0:
+        return 0.0, math.atan2(py, px)
+    return math.asinh(pz / math.sqrt(px * px + py * py)), math.atan2(py, px)
+
+
+@njit(cache=True, error_model="numpy")
+def _leptonic_top(event: int, boson: FloatArray, momentum: FloatArray, mass: FloatArray, jet: int) -> float:
+    """Squared mass of lepton, neutrino and jet."""
+    boson_mass2 = 0.5 * twice_product(boson, event, boson, event)
+    return boson_mass2 + squared(mass[jet]) + twice_product(boson, event, momentum, jet)
 
 
 @njit(cache=True, error_model="numpy")
 def _leptonic_terms(
     event: int,
     boson: FloatArray,
-    boson_mass2: FloatArray,
     momentum: FloatArray,
-    mass2: FloatArray,
+    mass: FloatArray,
     b_order: IntArray,
     n_b: int,
     constants: tuple[float, ...],
@@ -354,9 +389,7 @@ def _leptonic_terms(
     """f(b): the leptonic top's term for every b jet as b_lep."""
     top_mass, sigma = constants[1], constants[4]
     for b in range(n_b):
-        jet = b_order[b]
-        square = boson_mass2[event] + mass2[jet] + twice_product(boson, event, momentum, jet)
-        pull = (signed_sqrt(square) - top_mass) / sigma
+        pull = (signed_sqrt(_leptonic_top(event, boson, momentum, mass, b_order[b])) - top_mass) / sigma
         terms[b] = pull * pull
 
 
@@ -373,7 +406,7 @@ def _fill_products(
 @njit(cache=True, error_model="numpy")
 def _hadronic_terms(
     momentum: FloatArray,
-    mass2: FloatArray,
+    mass: FloatArray,
     b_order: IntArray,
     n_b: int,
     q_order: IntArray,
@@ -391,14 +424,15 @@ def _hadronic_terms(
         first = q_order[i]
         for k in range(i + 1, n_q):
             second = q_order[k]
-            pair_square = mass2[first] + mass2[second] + twice_product(momentum, first, momentum, second)
+            pair_square = squared(mass[first]) + squared(mass[second])
+            pair_square += twice_product(momentum, first, momentum, second)
             w_pull = (signed_sqrt(pair_square) - w_mass) / w_sigma
             w_term = w_pull * w_pull
             if w_term >= largest:  # the top term can only add
                 continue
             largest = 0.0
             for b in range(n_b):
-                square = pair_square + mass2[b_order[b]] + products[i, b] + products[k, b]
+                square = pair_square + squared(mass[b_order[b]]) + products[i, b] + products[k, b]
                 top_pull = (signed_sqrt(square) - top_mass) / top_sigma
                 total = w_term + top_pull * top_pull
                 if total < terms[b]:
@@ -410,13 +444,13 @@ def _hadronic_terms(
 @njit(cache=True, error_model="numpy")
 def _choose(leptonic: FloatArray, hadronic: FloatArray, n_b: int, sequential: bool) -> tuple[int, int]:
     """Positions of b_lep and b_had; (-1, -1) if no sum is a number."""
-    only = 0
+    nearest = 0
     for i in range(1, n_b):
-        if leptonic[i] < leptonic[only]:
-            only = i
+        if leptonic[i] < leptonic[nearest]:
+            nearest = i
     best, b_lep, b_had = np.inf, -1, -1
     for i in range(n_b):
-        if sequential and i != only:
+        if sequential and i != nearest:
             continue
         for k in range(n_b):
             total = leptonic[i] + hadronic[k]

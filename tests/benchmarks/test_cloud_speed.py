@@ -81,7 +81,9 @@ def chain_with_features(events: ak.Array) -> tuple[np.ndarray, np.ndarray, np.nd
 
     def mass(*sums: tuple[ak.Array, ...]) -> np.ndarray:
         e, px, py, pz = (sum(parts) for parts in zip(*sums, strict=True))
-        return np.sqrt(np.maximum(ak.to_numpy(e * e - px * px - py * py - pz * pz), 0))
+        squared: np.ndarray = ak.to_numpy(e * e - px * px - py * py - pz * pz)
+        masses: np.ndarray = np.sqrt(np.maximum(squared, 0))
+        return masses
 
     lepton_sum, jet_sum = total(leptons), total(jets)
     features = [
@@ -131,7 +133,7 @@ def test_speed_against_the_chain() -> None:
         ]
     )
     print()
-    for name, slow, fast in (("objects", *runs[:2]), ("objects and event features", *runs[2:])):
+    for name, slow, fast in (("objects", runs[0], runs[1]), ("objects and event features", runs[2], runs[3])):
         print(
             f"{name}: chain {n / slow / 1e6:.2f}M, cloud {n / fast / 1e6:.2f}M events/s: {slow / fast:.1f} times"
         )

@@ -79,7 +79,7 @@ def vector_angles(top: Any, antitop: Any, lplus: Any, lminus: Any) -> np.ndarray
         minus_cm.boostCM_of_p4(antitop_cm).to_3D().unit(),
     )
     k = top_cm.to_3D().unit()
-    beam = vector.obj(x=0.0, y=0.0, z=1.0)
+    beam: Any = vector.obj(x=0.0, y=0.0, z=1.0)
     n = beam.cross(k).unit()
     r = n.cross(k) * -1
     cosines = [lepton.dot(axis) for lepton in (plus, minus) for axis in (k, r, n)]
@@ -162,7 +162,7 @@ def quartic_px(events: dict[str, Any]) -> np.ndarray:
     companion[:, 0] = -resultant[:, 1:] / resultant[:, :1]
     companion[:, [1, 2, 3], [0, 1, 2]] = 1
     roots = np.linalg.eigvals(companion)
-    return np.sort(np.where(np.abs(roots.imag) < 1e-6, 100 * roots.real, np.nan), axis=1)
+    return np.asarray(np.sort(np.where(np.abs(roots.imag) < 1e-6, 100 * roots.real, np.nan), axis=1))
 
 
 @pytest.mark.benchmark
@@ -203,7 +203,8 @@ def vector_calibration(p1: Any, p2: Any, mass: np.ndarray) -> Any:
     )
     results = []
     for q, before in ((n, p1), (n * -1, p2)):
-        muon = vector.array({"px": q.x, "py": q.y, "pz": q.z, "E": mass / 2}).boost_beta3(velocity)
+        generated: Any = vector.array({"px": q.x, "py": q.y, "pz": q.z, "E": mass / 2})
+        muon = generated.boost_beta3(velocity)
         step = muon - before
         norms = [np.sqrt(v.px**2 + v.py**2 + v.pz**2 + v.E**2) for v in (step, before)]
         results.append((muon, norms[0] / norms[1]))
@@ -228,9 +229,11 @@ def test_dimuon_against_vector() -> None:
         "dimuon calibration",
         "vector, NumPy",
         {
-            "vector, NumPy": lambda: vector_calibration(*arrays, mass),
-            "ours, awkward records in and out": lambda: spin_observables.calibrate_dimuon(*records, mass),
-            "ours, NumPy": lambda: calibrate_dimuon(*momenta, mass),
+            "vector, NumPy": lambda: vector_calibration(arrays[0], arrays[1], mass),
+            "ours, awkward records in and out": lambda: spin_observables.calibrate_dimuon(
+                records[0], records[1], mass
+            ),
+            "ours, NumPy": lambda: calibrate_dimuon(momenta[0], momenta[1], mass),
         },
     )
 

@@ -20,7 +20,6 @@ from evenet_hep import EventSchema, Predictor, __version__, cli
 from evenet_hep.events.parquet import TableWriter
 from evenet_hep.share import find_checkpoint
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:Branch Photon_:RuntimeWarning")
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
+from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
 
 from evenet_hep import EventCloud, EventSchema, Predictor
 from evenet_hep.errors import CheckpointError, InputError, PredictionError
 from evenet_hep.inference import network_loads
-from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
 from evenet_hep.share import find_checkpoint, sample_files
 
 pytestmark = [
@@ -160,12 +160,12 @@ def test_a_checkpoint_that_changes_under_a_predictor_is_refused(events: ak.Array
         predict(events)
 
 
-class CountLoads(EventScores):
+class CountLoads(EventScores):  # type: ignore[misc]
     """Also says which process scored, and how many networks it has read."""
 
     def process(self, events: ak.Array) -> dict[str, dict[str, Any]]:
         NanoAODSchema.warn_missing_crossrefs = False
-        out = super().process(events)
+        out: dict[str, dict[str, Any]] = super().process(events)
         scores = self.predict(events, collections=select_objects(events)).classification
         columns = np.stack([ak.to_numpy(scores[name]) for name in CLASSES], axis=1)
         content = out[events.metadata["dataset"]]

@@ -43,7 +43,9 @@ def test_round_trip(coordinates: tuple[float, float, float, float]) -> None:
     np.testing.assert_allclose([pt, eta, phi], coordinates[:3], rtol=1e-9, atol=1e-9)
     # What rounding of E^2 leaves of the mass.
     assert abs(mass * abs(mass) - coordinates[3] ** 2) <= 1e-14 * energy**2
-    np.testing.assert_allclose(cartesian_scalar(*coordinates), np.stack(cartesian), rtol=1e-14)
+    np.testing.assert_allclose(
+        cartesian_scalar(*coordinates), np.stack(cartesian), rtol=1e-14, atol=1e-15 * energy
+    )
 
 
 @settings(deadline=None)

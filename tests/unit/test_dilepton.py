@@ -13,7 +13,7 @@ from evenet_hep.errors import InputError
 from evenet_hep.events import spin_observables
 from evenet_hep.kinematics.dilepton import TOP_MASS, dilepton_solutions, reconstruct_dilepton
 from evenet_hep.kinematics.neutrino import W_MASS
-from evenet_hep.kinematics.vectors import mass_of, rest_frame
+from evenet_hep.kinematics.vectors import boost, mass_of, rest_frame
 
 Events = dict[str, Any]
 
@@ -227,6 +227,55 @@ def test_where_energy_and_pz_cannot_be_eliminated() -> None:
     distance = np.abs(found.neutrino[:, 0] - tops.neutrino).max(axis=0)
     assert np.nanmin(distance) < 1e-2  # the two ellipses touch there
     np.testing.assert_allclose(mass_of(*(lplus[..., None] + found.neutrino)[:, 0, :1]), W_MASS, rtol=1e-9)
+
+
+def test_decays_along_one_line() -> None:
+    """The edge of phase space: the ellipse is a point, to the square root of rounding, and is still used."""
+    direction = np.array([0.48, -0.6, 0.64])
+    event: dict[str, np.ndarray] = {}
+    for sign, lepton, b, nu in ((1, "lplus", "b", "nu"), (-1, "lminus", "bbar", "nubar")):
+        p_b = np.sqrt((TOP_MASS**2 - (W_MASS + 4.8) ** 2) * (TOP_MASS**2 - (W_MASS - 4.8) ** 2)) / (
+            2 * TOP_MASS
+        )
+        w = np.append(sign * p_b * direction, np.hypot(p_b, W_MASS))
+        along_w = W_MASS / 2 * np.append(sign * direction, 1.0)
+        beta = w[:3] / w[3]
+        event[lepton], event[nu] = (boost(along_w * [turn, turn, turn, 1], beta)[:, None] for turn in (1, -1))
+        event[b] = np.append(-sign * p_b * direction, np.hypot(p_b, 4.8))[:, None]
+    met = (event["nu"] + event["nubar"])[:2]
+    tops = reconstruct_dilepton(
+        event["lplus"], event["lminus"], event["b"], event["bbar"], *met, pairing="given"
+    )
+    assert tops.valid.all()
+    assert tops.met_residual[0] < 1e-4
+    np.testing.assert_allclose(tops.neutrino, event["nu"], atol=1e-3)
+    np.testing.assert_allclose(tops.antineutrino, event["nubar"], atol=1e-3)
+
+
+def test_met_inside_the_hole_of_a_larger_ellipse() -> None:
+    """Closest approach from inside: a leg of small ellipse cannot reach the far larger other one."""
+    events = generate(4000, 18)
+    found = 0
+    for i in range(4000):
+        forms = [conic(events[l][:, i], events[b][:, i]) for l, b in (("lplus", "b"), ("lminus", "bbar"))]
+        centers = [np.linalg.solve(-form[:2, :2], form[:2, 2]) for form in forms]
+        sizes = [
+            np.sqrt(np.linalg.eigvalsh((f[2, 2] + f[:2, 2] @ c) * np.linalg.inv(-f[:2, :2])))
+            for f, c in zip(forms, centers, strict=True)
+        ]
+        small, large = sorted(sizes, key=lambda axes: axes[0])
+        if small[1] > 0.5 * large[0]:
+            continue
+        found += 1
+        particles = [events[name][:, i : i + 1] for name in ("lplus", "lminus", "b", "bbar")]
+        met = (centers[0] + centers[1])[:, None]
+        tops = reconstruct_dilepton(
+            particles[0], particles[1], particles[2], particles[3], *met, pairing="given"
+        )
+        assert not tops.exact[0]
+        # With both centred the shortest way out is at most along the short axis of the large ellipse.
+        assert large[0] - small[1] - 1e-6 <= tops.met_residual[0] <= large[0] - small[0] + 1e-6
+    assert found > 20
 
 
 def test_invalid_input_is_nan() -> None:

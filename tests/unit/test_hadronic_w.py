@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evenet_hep.kinematics.hadronic_w import HIGGS_MASS, closest_pair, cluster_transverse_mass, flat_jets
+from evenet_hep.kinematics.hadronic_w import HIGGS_MASS, closest_pair, cluster_transverse_mass
 from evenet_hep.kinematics.neutrino import W_MASS
 from evenet_hep.kinematics.vectors import mass_of, to_cartesian
 
@@ -136,9 +136,14 @@ def test_input_that_does_not_fit(changes: dict[str, Any], message: str) -> None:
 
 def test_negative_masses_mean_negative_squares() -> None:
     """Some jets of real files have a slightly negative mass: E^2 = p^2 - m^2 for them."""
-    _, jets = flat_jets([0, 1], pt=[30.0], eta=[0.0], phi=[0.0], mass=[-2.0])
-    assert jets.mass2[0] == -4.0
-    assert jets.momentum[3, 0] == pytest.approx(math.sqrt(30.0**2 - 4.0))
+    jets: dict[str, Any] = {
+        "pt": [40.2, 40.2],
+        "eta": [0.0, 0.0],
+        "phi": [0.0, math.pi],
+        "mass": [-2.0, -2.0],
+    }
+    pairs = closest_pair([0, 2], **jets, is_candidate=[True, True])
+    assert pairs.mass[0] == pytest.approx(2 * math.sqrt(40.2**2 - 4.0))
 
 
 def test_cluster_transverse_mass_against_the_definition() -> None:

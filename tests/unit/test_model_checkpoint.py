@@ -10,7 +10,6 @@ import safetensors.torch
 import torch
 
 from evenet_hep.errors import CheckpointError
-from evenet_hep.model import checkpoint
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.schema import EventSchema
 
@@ -104,7 +103,7 @@ def test_a_failure_while_writing_leaves_the_old_checkpoint(
         msg = "no space left"
         raise OSError(msg)
 
-    monkeypatch.setattr(checkpoint.safetensors.torch, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
     with pytest.raises(OSError, match="no space left"):
         build(seed=1).save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -112,7 +111,7 @@ def test_a_failure_while_writing_leaves_the_old_checkpoint(
 
 
 def test_missing_folder_and_files(folder: Path) -> None:
-    with pytest.raises(CheckpointError, match="there is no checkpoint folder .*nowhere"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint folder .*nowhere"):
         EveNet.from_pretrained(folder.parent / "nowhere")
     (folder / "schema.json").unlink()
     (folder / "config.json").unlink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -51,6 +52,15 @@ NETWORK: dict[str, Any] = {
     "Classification": {"num_attention_heads": HEADS["head"], "dropout": 0.1},
     "Assignment": {"num_attention_heads": 4},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Batches this small are slower on two threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 # --- a small file in the published layout ---------------------------------------------------------------------------

@@ -17,8 +17,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def test_every_folder_is_packaged() -> None:
     folders = {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for path in (ROOT / "evenet_hep").rglob("__init__.py")
+        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "evenet_hep").rglob("__init__.py")
     }
     assert set(PYPROJECT["tool"]["setuptools"]["packages"]) == folders | {"evenet_hep.processors"}
 
@@ -29,7 +28,9 @@ def test_versions_agree() -> None:
 
 
 def test_constraints_pin_the_working_set() -> None:
-    pins = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
     assert pins["torch"] == "2.13.0"
     assert pins["dask"] == pins["distributed"] == "2025.3.1"
     assert pins["dask-awkward"] == "2026.2.1"
@@ -49,8 +50,14 @@ def test_shipped_data_are_small_and_their_origin_is_stated() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("not a git checkout")
-    sizes = {name: (ROOT / name).stat().st_size for name in tracked.stdout.splitlines() if (ROOT / name).is_file()}
-    data = {name: size for name, size in sizes.items() if not name.endswith((".py", ".md", ".toml", ".yml", ".yaml", ".cff"))}
+    sizes = {
+        name: (ROOT / name).stat().st_size for name in tracked.stdout.splitlines() if (ROOT / name).is_file()
+    }
+    data = {
+        name: size
+        for name, size in sizes.items()
+        if not name.endswith((".py", ".md", ".toml", ".yml", ".yaml", ".cff"))
+    }
     assert sum(data.values()) < 5_000_000
     origins = (ROOT / "evenet_hep/share/nanoaod/README.md").read_text()
     for path in sample_files().values():

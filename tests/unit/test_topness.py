@@ -284,6 +284,17 @@ def test_parallel_and_serial_agree_to_the_last_bit() -> None:
     same(topness(**events, parallel=True), topness(**events))
 
 
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("block", [1, 7, 100, 101])
+def test_the_size_of_a_block_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, block: int, parallel: bool
+) -> None:
+    events = random_events(100, seed=18)
+    expected = topness(**events)
+    monkeypatch.setattr("evenet_hep.kinematics.topness.BLOCK", block)
+    same(topness(**events, parallel=parallel), expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,0 +1,281 @@
+"""The published network: numbers that its reference implementation has given, and the reference itself where it is.
+
+Two things may lie beside a checkout: recorded inputs and outputs (``shared/parity``, or ``EVENET_SHARED``) and the
+unpacked package ``evenet-core`` (``ref``, or ``EVENET_REFERENCE``). Tests skip what is not there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from evenet_hep.model.published import Imported, import_published
+from evenet_hep.schema import EventSchema
+
+BESIDE = Path(__file__).parents[3]
+PARITY = Path(os.environ.get("EVENET_SHARED", BESIDE / "shared")) / "parity"
+REFERENCE = Path(os.environ.get("EVENET_REFERENCE", BESIDE / "ref"))
+
+TOLERANCE = 1e-5  # of the largest number of a block
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Keeps sums in one order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def assert_same(ours: Tensor, theirs: Tensor) -> None:
+    """Equal to a part in 1e5 of the largest number."""
+    assert ours.shape == theirs.shape
+    worst = float((ours - theirs).abs().max() / theirs.abs().max())
+    assert worst < TOLERANCE, worst
+
+
+# --- recorded numbers -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["dev", "dev_projector"])
+def recorded(request: pytest.FixtureRequest) -> tuple[Imported, dict[str, Tensor]]:
+    folder = PARITY / request.param
+    if not folder.is_dir():
+        pytest.skip("no recorded numbers beside this checkout")
+    network = json.loads((folder / "network_small.json").read_text())
+    numbers = safetensors.torch.load_file(folder / "evenet_core_small_io.safetensors")
+    return import_published(folder / "evenet_core_small.ckpt", network=network), numbers
+
+
+def test_recorded_classification_from_raw_values(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, account), numbers = recorded
+    assert account.missing == ()
+    mask = numbers["input/x_mask"]
+    with torch.no_grad():
+        logits = model(numbers["input/raw_objects"], mask, numbers["input/raw_globals"])["classification"]
+        assert_same(logits, numbers["deterministic/classification/classification/signal"])
+        for slots in (1, 2, 3, 5, 7, 12):
+            few = mask.sum(dim=1) <= slots
+            trimmed = model(
+                numbers["input/raw_objects"][few, :slots],
+                mask[few, :slots],
+                numbers["input/raw_globals"][few],
+            )
+            assert_same(trimmed["classification"], logits[few])
+
+
+@pytest.mark.parametrize("schedule", ["generation", "neutrino_generation"])
+def test_recorded_body_of_noised_events(recorded: tuple[Imported, dict[str, Tensor]], schedule: str) -> None:
+    (model, _), numbers = recorded
+    given = {
+        key.removeprefix(f"{schedule}/PET/in/"): value
+        for key, value in numbers.items()
+        if key.startswith(f"{schedule}/PET/in/")
+    }
+    mask = given["mask"][..., 0]
+    with torch.no_grad():
+        result = model.pet(
+            given["input_features"],
+            mask,
+            time=given["time"],
+            time_mask=given["time_masking"][..., 0],
+            attention_mask=~given["attn_mask"],
+        )
+    assert_same(result[mask], numbers[f"{schedule}/PET/out"][mask])
+    assert (result[~mask] == 0).all()
+
+
+def test_recorded_object_encoder(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, _), numbers = recorded
+    place = "generation/ObjectEncoder"
+    with torch.no_grad():
+        encoding = model.object_encoder(
+            numbers[f"{place}/in/encoded_vectors"],
+            numbers[f"{place}/in/mask"][..., 0],
+            numbers[f"{place}/in/condition_vectors"][:, 0],
+            numbers[f"{place}/in/condition_mask"][:, 0, 0],
+        )
+    assert_same(encoding.objects, numbers[f"{place}/out/0"])
+    assert_same(encoding.condition, numbers[f"{place}/out/1"][:, 0])
+    assert_same(encoding.event, numbers[f"{place}/out/2"])
+
+
+@pytest.mark.parametrize("layout", ["", "projector_"])
+def test_names_and_shapes_of_the_published_network(layout: str, tmp_path: Path) -> None:
+    listing = PARITY / f"evenet_core_20M_{layout}state_dict.json"
+    if not listing.is_file():
+        pytest.skip("no list of the published parameters beside this checkout")
+    shapes = json.loads(listing.read_text())
+    tensors = {f"model.{name}": torch.zeros(shape) for name, shape in shapes.items()}
+    published = EventSchema.published()
+    for normaliser, features in (("sequential", published.objects), ("global", published.event_features)):
+        is_scaled = torch.tensor([feature.transform != "none" for feature in features])
+        tensors[f"model.{normaliser}_normalizer.norm_mask"] = is_scaled
+        tensors[f"model.{normaliser}_normalizer.std"] = torch.ones(len(features))
+    torch.save({"state_dict": tensors}, tmp_path / "zeros.ckpt")
+    classes = tensors["model.Classification.networks.classification/signal.output_layer.weight"].shape[0]
+    model, account = import_published(tmp_path / "zeros.ckpt", classes=[f"class_{i}" for i in range(classes)])
+    body = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not name.startswith("classification.")
+    )
+    dead = [name for name in account.skipped if name.startswith("ObjectEncoder.")]
+    assert body == 18_285_264
+    assert body + sum(math.prod(shapes[name]) for name in dead) == 18_679_504
+    assert len(account.loaded) + len(account.skipped) == len(shapes)
+
+
+# --- the reference itself -------------------------------------------------------------------------------------------
+
+
+class Reference(nn.Module):
+    """Body and classification of the reference, put together as its own model does for the deterministic task."""
+
+    def __init__(
+        self, schema: EventSchema, *, width: int, layers: int, local_layers: int, heads: int
+    ) -> None:
+        place = "evenet.network"
+        body = importlib.import_module(f"{place}.body.embedding")
+        normalizer = importlib.import_module(f"{place}.body.normalizer")
+        encoder = importlib.import_module(f"{place}.body.object_encoder")
+        head = importlib.import_module(f"{place}.heads.classification.classification_head")
+        super().__init__()
+
+        def normaliser(features: Any, inverse_cdf: list[int]) -> nn.Module:
+            result: nn.Module = normalizer.Normalizer(
+                norm_mask=torch.tensor([feature.transform != "none" for feature in features]),
+                mean=torch.tensor([feature.mean for feature in features]),
+                std=torch.tensor([feature.std for feature in features]),
+                inv_cdf_index=inverse_cdf,
+            )
+            return result
+
+        self.sequential_normalizer = normaliser(schema.objects, [3])
+        self.global_normalizer = normaliser(schema.event_features, [])
+        self.GlobalEmbedding = body.GlobalVectorEmbedding(
+            "GRU", 10, 2.0, 16, width, "LayerNorm", "GELU", 0.1, skip_connection=True, num_embedding_layers=8
+        )
+        self.PET = body.PETBody(
+            7, 0, 0.1, width, local=True, K=3, num_local=local_layers, num_layers=layers, num_heads=2 * heads,
+            drop_probability=0.1, talking_head=False, layer_scale=True, layer_scale_init=1e-5, dropout=0.1, mode="all",
+        )  # fmt: skip
+        self.ObjectEncoder = encoder.ObjectEncoder(
+            width, width, width, 32, heads, 2.0, 2, 2, 0.1, skip_connection=True, encoder_skip_connection=True
+        )
+        self.Classification = head.ClassificationHead(
+            ["signal"], {"signal": len(schema.classes)}, heads, 1, width, width, 0.1, skip_connection=True
+        )
+
+    def forward(self, objects: Tensor, mask: Tensor, event_features: Tensor) -> Tensor:
+        """Logits; energies and momenta are the logarithms of one plus their value."""
+        valid, one = mask[..., None], torch.ones(len(mask), 1, 1, dtype=torch.bool)
+        x = self.sequential_normalizer(objects.clone(), valid)
+        condition = self.GlobalEmbedding(self.global_normalizer(event_features[:, None].clone(), one), one)
+        no_time = torch.zeros(*mask.shape, 1)
+        points = self.PET(x, x[..., [2, 3]], valid, torch.zeros(len(mask)), None, no_time)
+        vectors, _, token = self.ObjectEncoder(points, valid, condition, one)
+        logits: Tensor = self.Classification(vectors, valid, token)["classification/signal"]
+        return logits
+
+
+def randomise(model: nn.Module, *, gain: float, seed: int) -> None:
+    """Weights with which every part has a say: the initial scales would hide all but the local branch."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            noise = torch.randn(value.shape, generator=generator)
+            if "normalizer" in name or "num_batches" in name:
+                continue
+            if name.endswith(("gamma", "running_var")):
+                value.copy_(0.3 + 0.2 * noise.abs())
+            elif name.endswith("gate_bias"):
+                value.copy_(1.5 + 0.3 * noise)
+            elif value.ndim == 2:
+                value.copy_(gain * noise / math.sqrt(value.shape[1]))
+            else:
+                value.copy_(float("norm" in name and name.endswith("weight")) + 0.1 * noise)
+
+
+def events(counts: Tensor, *, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw objects in 18 slots, mask and event features."""
+    generator = torch.Generator().manual_seed(seed)
+    uniform = torch.rand(7, len(counts), 18, generator=generator)
+    pt, eta = 20 - 40 * torch.log(uniform[0]), 5 * uniform[1] - 2.5
+    phi = math.pi * (2 * uniform[2] - 1)
+    flags = [(column > 0.7).float() for column in uniform[3:5]]
+    objects = torch.stack([pt * torch.cosh(eta), pt, eta, phi, *flags, torch.sign(uniform[5] - 0.5)], dim=-1)
+    mask = torch.arange(18) < counts[:, None]
+    event_features = 5 * torch.rand(len(counts), 10, generator=generator)
+    event_features[:, [0, 5, 7, 8, 9]] *= 40
+    return torch.where(mask[..., None], objects, 0.0), mask, event_features
+
+
+def logged(values: Tensor, schema_features: Any) -> Tensor:
+    is_log = torch.tensor([feature.transform == "log" for feature in schema_features])
+    return torch.where(is_log, torch.log1p(values.clamp(min=0)), values)
+
+
+@pytest.fixture(scope="module", params=[0.6, 1.0, 1.4], ids=lambda gain: f"gain{gain}")
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Reference, Imported]]:
+    """The reference in its published size with random weights, and what the importer makes of them."""
+    if not (REFERENCE / "evenet").is_dir():
+        pytest.skip("no reference implementation beside this checkout")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(REFERENCE), *sys.path])
+        reference = Reference(EventSchema.published(), width=256, layers=16, local_layers=10, heads=8).eval()
+    randomise(reference, gain=request.param, seed=11)
+    path = tmp_path_factory.mktemp("reference") / "random.ckpt"
+    torch.save({"state_dict": {f"model.{k}": v for k, v in reference.state_dict().items()}}, path)
+    yield reference, import_published(path)
+    path.unlink()
+
+
+def test_20m_network_for_every_number_of_objects(pair: tuple[Reference, Imported]) -> None:
+    reference, (model, _) = pair
+    counts = torch.arange(1, 19).repeat_interleave(2)
+    objects, mask, event_features = events(counts, seed=4)
+    with torch.no_grad():
+        theirs = reference(
+            logged(objects, model.schema.objects), mask, logged(event_features, model.schema.event_features)
+        )
+        assert_same(model(objects, mask, event_features)["classification"], theirs)
+        for slots in (1, 2, 3, 4, 6, 7, 10):
+            few = counts <= slots
+            trimmed = model(objects[few, :slots], mask[few, :slots], event_features[few])["classification"]
+            worst = float((trimmed - theirs[few]).abs().max() / theirs.abs().max())
+            assert worst < TOLERANCE, (slots, worst)
+
+
+def test_padded_neutrinos_count_as_neighbours_as_published(pair: tuple[Reference, Imported]) -> None:
+    reference, (model, _) = pair
+    generator = torch.Generator().manual_seed(9)
+    number = 30
+    features = torch.randn(number, 20, 7, generator=generator)
+    mask = torch.arange(20) < torch.randint(1, 19, (number, 1), generator=generator)
+    features[:, :18] *= mask[:, :18, None]
+    mask[:, 18:] = torch.rand(number, 2, generator=generator) > 0.3  # noise fills these slots all the same
+    time = torch.rand(number, generator=generator)
+    is_neutrino = torch.arange(20) >= 18
+    time_mask = (mask & is_neutrino).float()
+    blocked = ~is_neutrino[:, None] & is_neutrino[None, :]
+    with torch.no_grad():
+        theirs = reference.PET(
+            features, features[..., [2, 3]], mask[..., None], time, blocked, time_mask[..., None]
+        )
+        ours = model.pet(features, mask, time=time, time_mask=time_mask, attention_mask=~blocked)
+    assert_same(ours[mask], theirs[mask])
