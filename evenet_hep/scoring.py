@@ -32,7 +32,8 @@ class ScoredFile(NamedTuple):
     n_events : int
         Number of events scored.
     means : dict of str to float
-        Mean of every class probability over the events with objects; NaN if there are none.
+        Mean of every class probability over the events with objects; NaN if there are none, empty without
+        classification.
     seconds : float
         Time for reading, scoring and writing.
     error : str
@@ -126,7 +127,8 @@ def score_file(
 ) -> ScoredFile:
     """Score one file into one Parquet table; see :func:`score_files`."""
     start, schema = time.perf_counter(), predictor.schema
-    totals, n_events = dict.fromkeys(schema.classes, 0.0), 0
+    classes = schema.classes if "classification" in predictor.heads else ()
+    totals, n_events = dict.fromkeys(classes, 0.0), 0
     n_scored = 0
     with TableWriter(output) as table:
         for chunk in read_chunks(
@@ -135,9 +137,9 @@ def score_file(
             columns = _scored_columns(predictor, source, chunk)
             table.append(columns)
             n_events += len(chunk.events)
-            for name in schema.classes:
+            n_scored += int(np.isfinite(columns[f"classification_{classes[0]}"]).sum()) if classes else 0
+            for name in classes:
                 totals[name] += float(np.nansum(columns[f"classification_{name}"], dtype=np.float64))
-            n_scored += int(np.isfinite(columns[f"classification_{schema.classes[0]}"]).sum())
             progress(len(chunk.events))
     means = {name: total / n_scored if n_scored else float("nan") for name, total in totals.items()}
     return ScoredFile(source, output, n_events, means, time.perf_counter() - start)

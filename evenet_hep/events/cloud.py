@@ -167,6 +167,8 @@ class EventCloud:
     ) -> EventCloud:
         """A cloud of arrays that are padded already; the index points into the arrays themselves.
 
+        Real objects are moved to the front where the mask has holes; their order is kept.
+
         Raises
         ------
         InputError
@@ -179,12 +181,15 @@ class EventCloud:
         if not np.isfinite(objects[mask]).all() or not np.isfinite(event_features).all():
             msg = "objects and event_features must be finite where mask is True; found NaN or infinity"
             raise InputError(msg)
+        order = np.argsort(~mask, axis=1, kind="stable")
+        front = np.take_along_axis(mask, order, axis=1)
+        packed = np.take_along_axis(objects, order[..., None], axis=1)
         index = np.full((n_events, n_slots), -1, INDEX)
-        index["collection"][mask] = 0
-        index["position"][mask] = np.broadcast_to(np.arange(n_slots), mask.shape)[mask]
+        index["collection"][front] = 0
+        index["position"][front] = order[front]
         return cls(
-            np.where(mask[..., None], objects, 0).astype(np.float32),
-            np.asarray(mask, np.bool_),
+            np.where(front[..., None], packed, 0).astype(np.float32),
+            front,
             np.asarray(event_features, np.float32),
             schema,
             index,

@@ -123,11 +123,9 @@ def quartic_px(events: dict[str, Any]) -> np.ndarray:
             -2,
         )
         solved = np.linalg.solve(left, right)
-        return (
-            np.einsum("ni,nj->nij", solved[:, 0], solved[:, 0])
-            - np.einsum("ni,nj->nij", solved[:, 1], solved[:, 1])
-            - np.diag([1.0, 1.0, 0.0])
-        )
+        energy, pz = solved[:, 0], solved[:, 1]
+        form: np.ndarray = energy[:, :, None] * energy[:, None, :] - pz[:, :, None] * pz[:, None, :]
+        return form - np.diag([1.0, 1.0, 0.0])
 
     mirrored = np.zeros((events["met"].shape[1], 3, 3))
     mirrored[:, 0, 0] = mirrored[:, 1, 1] = -1

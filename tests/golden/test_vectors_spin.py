@@ -21,10 +21,12 @@ from evenet_hep.kinematics.dilepton import dilepton_solutions
 from evenet_hep.kinematics.dimuon import MUON_MASS, calibrate_dimuon
 
 HERE = Path(__file__)
-CANDIDATES = [
-    Path(os.environ["EVENET_SHARED"]) if "EVENET_SHARED" in os.environ else HERE.parents[2] / "shared",
-    HERE.parents[3] / "shared",
-]
+# The variable decides alone if it is set; otherwise the folder lies in or beside the checkout.
+CANDIDATES = (
+    [Path(os.environ["EVENET_SHARED"])]
+    if "EVENET_SHARED" in os.environ
+    else [HERE.parents[2] / "shared", HERE.parents[3] / "shared"]
+)
 FOLDER = next((path / "vectors" for path in CANDIDATES if (path / "vectors").is_dir()), None)
 SETS = ("spin_angles", "spin_matrix", "spin_estimators", "dilepton_reco", "prf_calibration")
 

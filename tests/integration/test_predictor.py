@@ -19,6 +19,7 @@ from evenet_hep.processors.event_scores import EventScores, mean_probabilities, 
 from evenet_hep import EventCloud, EventSchema, Predictor
 from evenet_hep.errors import CheckpointError, InputError, PredictionError
 from evenet_hep.inference import network_loads
+from evenet_hep.scoring import score_files
 from evenet_hep.share import find_checkpoint, sample_files
 
 pytestmark = [
@@ -116,6 +117,13 @@ def test_embedding_has_the_width_of_the_network(events: ak.Array) -> None:
     out = Predictor("demo", heads=("embedding",))(events[:5])
     assert ak.fields(out) == ["embedding"]
     assert ak.to_numpy(out.embedding).shape == (5, Predictor("demo").network().config.width)
+
+
+def test_embeddings_alone_can_be_written(samples: dict[str, Path], tmp_path: Path) -> None:
+    (scored,) = score_files(Predictor("demo", heads=("embedding",)), [samples["nano_dy"]], tmp_path)
+    table = ak.from_parquet(tmp_path / "nano_dy.parquet")
+    assert (scored.n_events, scored.means) == (40, {})
+    assert ak.to_numpy(table["embedding"]).shape == (40, Predictor("demo").network().config.width)
 
 
 def test_pickle_is_small_and_scores_the_same(events: ak.Array) -> None:

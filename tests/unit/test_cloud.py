@@ -279,6 +279,18 @@ def test_clouds_of_arrays_are_checked() -> None:
         EventCloud.from_arrays(cloud.objects * np.nan, cloud.mask, cloud.event_features, PUBLISHED)
 
 
+def test_holes_in_a_mask_are_closed() -> None:
+    schema = EventSchema(objects=(Feature("pt"),), capacity=3)
+    values = np.array([[[9.0], [5.0], [3.0]]], np.float32)
+    cloud = EventCloud.from_arrays(
+        values, np.array([[False, True, True]]), np.zeros((1, 0), np.float32), schema
+    )
+    assert cloud.mask.tolist() == [[True, True, False]]
+    assert cloud.objects[0, :, 0].tolist() == [5.0, 3.0, 0.0]
+    assert cloud.index["position"][0].tolist() == [1, 2, -1]
+    assert cloud.to_collection("objects", cloud.objects[..., 0], fill=-1.0).to_list() == [[-1.0, 5.0, 3.0]]
+
+
 def test_flat_tables_are_read_like_records() -> None:
     events = events_of({"Jet": [obj(50), obj(80)], "Muon": [obj(20)]})
     flat = {

@@ -10,14 +10,8 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
 from evenet_hep.model.layers import ConfigError
-from evenet_hep.model.pet import (
-    PET,
-    NeighbourLayer,
-    Neighbours,
-    PETConfig,
-    find_neighbours,
-    find_with_phantoms,
-)
+from evenet_hep.model.neighbours import NeighbourLayer, Neighbours, find_neighbours, find_with_phantoms
+from evenet_hep.model.pet import PET, PETConfig
 
 CONFIG = PETConfig(layers=2, heads=2, local_layers=2, layer_scale=0.5)
 PUBLISHED = dataclasses.replace(
