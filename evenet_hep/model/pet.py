@@ -1,8 +1,8 @@
 """Point-edge transformer: one vector per object from its features, its neighbours and all other objects.
 
 :class:`PET` adds the local branch (:mod:`~evenet_hep.model.neighbours`) to an embedding of the features and runs
-transformer blocks over the sum. A diffusion time enters as a scale and a shift of
-the embedding that are exactly one and zero at t = 0, so that the same weights serve clean and noised events.
+transformer blocks over the sum. A diffusion time enters as a scale and a shift of the embedding that are exactly one
+and zero at t = 0, so that the same weights serve clean and noised events.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 * the linear layers of a GRU gate are blocks of one matrix here (:data:`BLOCKS`),
 * the first linear layer of an edge, [P | Q] acting on (x_j - x_i, x_i), is stored as P and Q - P, which act on x_j and
-  on x_i (:class:`~evenet_hep.model.pet.NeighbourLayer`),
+  on x_i (:class:`~evenet_hep.model.neighbours.NeighbourLayer`),
 * learnt tokens lose their leading axes of length one.
 """
 

@@ -117,6 +117,7 @@ def test_negative_masses_survive_the_round_trip() -> None:
     theirs = vector.obj(pt=30.0, eta=0.4, phi=0.1, mass=-2.0)
     assert math.isclose(float(cartesian.energy), theirs.E, rel_tol=1e-14)
     assert to_cartesian(1.0, 0.0, 0.0, -5.0).energy == 0.0
+    assert mass_scalar(5.0, 0.0, 0.0, 3.0) == -4.0
     assert cartesian_scalar(1.0, 0.0, 0.0, -5.0)[3] == 0.0
 
 
