@@ -156,7 +156,7 @@ class EventCloud:
         for start in range(0, n_events, _EVENTS_AT_ONCE):
             part = slice(start, min(start + _EVENTS_AT_ONCE, n_events))
             flat = _flatten(blocks, part, schema, wanted)
-            fill_objects(flat, objects[part], mask[part], index[part], sums[part])
+            fill_objects(*flat, objects[part], mask[part], index[part], sums[part])
         names = tuple(block.name for block in blocks)
         where = index.view(INDEX)[..., 0]
         return cls(objects, mask, _event_features(source, schema, sums), schema, where, names, sizes)

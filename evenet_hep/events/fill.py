@@ -118,8 +118,11 @@ def _sum_objects(pt, btag, momenta, is_lepton, is_hadron, slot_collection, slot_
     return ht, ht_lep, _mass(e, x, y, z), _mass(e_lep, x_lep, y_lep, z_lep), _mass(e_b, x_b, y_b, z_b)
 
 
+# Plain arrays, not FlatObjects: Numba's cache would remember the class, and fail to load once it has another name.
 @njit(cache=True)
-def fill_objects(flat, objects, mask, index, sums):  # type: ignore[no-untyped-def]
+def fill_objects(  # type: ignore[no-untyped-def]
+    offsets, starts, is_lepton, is_hadron, pt, rows, btag, momenta, objects, mask, index, sums
+):
     """Fill padded objects in order of decreasing pT and sum up the event features, in one pass over the events.
 
     Counts run over all objects; scalar sums and masses over the objects kept. Objects of equal pT keep the order of
@@ -127,17 +130,16 @@ def fill_objects(flat, objects, mask, index, sums):  # type: ignore[no-untyped-d
 
     Parameters
     ----------
-    flat : FlatObjects
-        Objects of these events.
+    offsets, starts, is_lepton, is_hadron, pt, rows, btag, momenta
+        Fields of :class:`FlatObjects`.
     objects, mask, index : arrays, written
         Shapes (n_events, capacity, n_features), (n_events, capacity) and (n_events, capacity, 2); must come in as
         zeros, False and -1. ``index`` holds collection and position.
     sums : float32 array, shape (n_events, 8), written
         In the order of ``COMPUTED``: counts of leptons, b jets, jets with taus, scalar pT sums of jets with taus and of
         leptons, invariant masses of all objects, of the leptons, of the b jets; 0 where there are none. Left alone if
-        ``flat`` has no momenta.
+        there are no momenta.
     """
-    offsets, starts, pt, rows = flat.offsets, flat.starts, flat.pt, flat.rows
     capacity = objects.shape[1]
     slot_pt = np.empty(capacity, np.float32)
     slot_collection = np.empty(capacity, np.int16)
@@ -151,13 +153,11 @@ def fill_objects(flat, objects, mask, index, sums):  # type: ignore[no-untyped-d
             mask[event, slot] = True
             index[event, slot, 0] = c
             index[event, slot, 1] = entry - starts[c] - offsets[c, event]
-        if len(flat.momenta) == 0:
+        if len(momenta) == 0:
             continue
-        counts = _count_objects(offsets, starts, flat.is_lepton, flat.is_hadron, flat.btag, event)
+        counts = _count_objects(offsets, starts, is_lepton, is_hadron, btag, event)
         sums[event, 0], sums[event, 1], sums[event, 2] = counts
-        scalars = _sum_objects(
-            pt, flat.btag, flat.momenta, flat.is_lepton, flat.is_hadron, slot_collection, slot_entry, filled
-        )
+        scalars = _sum_objects(pt, btag, momenta, is_lepton, is_hadron, slot_collection, slot_entry, filled)
         sums[event, 3], sums[event, 4], sums[event, 5], sums[event, 6], sums[event, 7] = scalars
 
 

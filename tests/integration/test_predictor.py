@@ -6,10 +6,12 @@ import logging
 import os
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import cloudpickle
 import numpy as np
 import pytest
 from coffea import processor
@@ -166,6 +168,10 @@ def test_a_checkpoint_that_changes_under_a_predictor_is_refused(events: ak.Array
     (copy / "schema.json").write_text(schema.with_statistics({"eta": (0.1, 1.0)}).to_json())
     with pytest.raises(PredictionError, match="has changed"):
         predict(events)
+
+
+# Other processes need not be able to import the tests.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class CountLoads(EventScores):  # type: ignore[misc]
