@@ -67,7 +67,8 @@ def write_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, card: str | 
     fresh.mkdir()
     try:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
-        safetensors.torch.save_file(weights, fresh / WEIGHTS, metadata={"format": "pt"})
+        # Written like the other files: safetensors' own writer makes a file that only its owner may read.
+        (fresh / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
         config = {"format": FORMAT, **checkpoint.config}
         (fresh / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         (fresh / SCHEMA).write_text(checkpoint.schema.to_json() + "\n", encoding="utf-8")
