@@ -103,7 +103,7 @@ def test_a_failure_while_writing_leaves_the_old_checkpoint(
         msg = "no space left"
         raise OSError(msg)
 
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr(safetensors.torch, "save", full)
     with pytest.raises(OSError, match="no space left"):
         build(seed=1).save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
