@@ -86,7 +86,8 @@ def demo(
     console.print(table)
     unscored = sum(content["n_events"] - content["n_scored"] for content in result.data_sets.values())
     console.print(f"{unscored} events have no selected object and no score.")
-    console.print(f"figure: {result.figure}\ntables: {len(result.tables)} Parquet files in {out}")
+    console.print(f"figure: {result.figure}\nhistograms: {result.histograms}")
+    console.print(f"tables: {len(result.tables)} Parquet files in {out}")
 
 
 @app.command()

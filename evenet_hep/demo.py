@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import uproot
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
@@ -24,12 +25,15 @@ class DemoResult(NamedTuple):
         Data set name -> accumulated output of ``EventScores``.
     figure : Path
         ``demo.png``.
+    histograms : Path
+        ``histograms.root``: per data set and class the distribution of the probability, with weights.
     tables : list of Path
         Parquet tables with the scores of every event.
     """
 
     data_sets: dict[str, dict[str, Any]]
     figure: Path
+    histograms: Path
     tables: list[Path]
 
 
@@ -39,13 +43,12 @@ def run_demo(out: str | Path) -> DemoResult:
     Parameters
     ----------
     out : str or Path
-        Folder for the tables and the figure; made if it is not there.
+        Folder for tables, histograms and figure; made if it is not there.
     """
     out = Path(out)
     NanoAODSchema.warn_missing_crossrefs = False
-    warnings.filterwarnings(
-        "ignore", "Branch Photon_", RuntimeWarning
-    )  # coffea replaces mass and charge of photons
+    # coffea replaces mass and charge of photons and says so for every chunk.
+    warnings.filterwarnings("ignore", "Branch Photon_", RuntimeWarning)
     predict = Predictor("demo")
     _warm_up(predict)
     fileset = {name: {"files": {str(path): "Events"}} for name, path in sample_files().items()}
@@ -57,7 +60,18 @@ def run_demo(out: str | Path) -> DemoResult:
         scores, {name: mean_probabilities(data_sets[name]) for name in fileset}, focus="TT"
     )
     tables = [out / table for content in data_sets.values() for table in sorted(content["tables"])]
-    return DemoResult(data_sets, save_figure(figure, out / "demo.png"), tables)
+    return DemoResult(
+        data_sets, save_figure(figure, out / "demo.png"), _write_histograms(scores, out), tables
+    )
+
+
+def _write_histograms(scores: dict[str, Any], out: Path) -> Path:
+    path = out / "histograms.root"
+    with uproot.recreate(path) as file:
+        for name, histogram in scores.items():
+            for class_name in histogram.axes["class"]:
+                file[f"{name.replace(' ', '_')}/{class_name}"] = histogram[{"class": class_name}]
+    return path
 
 
 def _warm_up(predict: Predictor) -> None:

@@ -63,6 +63,12 @@ def test_demo(tmp_path: Path) -> None:
     tables = sorted((tmp_path / "out").glob("*.parquet"))
     assert len(tables) == 4
     assert sum(len(ak.from_parquet(table)) for table in tables) == 480
+    with uproot.open(tmp_path / "out/histograms.root") as file:
+        top = file["ttbar_MC/TT"]
+        assert top.values().sum() == 198  # one of the 200 events has a negative weight
+        assert top.variances().sum() == 200
+        assert top.values()[-1] > 100
+        assert len(file.keys(recursive=True, filter_classname="TH1*")) == 4 * 6
     for word in ("ttbar MC", "DoubleMuon data", "events/s", "TT", "QCD"):
         assert word in result.stdout
 
