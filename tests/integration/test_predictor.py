@@ -174,7 +174,7 @@ def test_a_checkpoint_that_changes_under_a_predictor_is_refused(events: ak.Array
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-class CountLoads(EventScores):  # type: ignore[misc]
+class CountLoads(EventScores):  # type: ignore[misc, unused-ignore]
     """Also says which process scored, and how many networks it has read."""
 
     def process(self, events: ak.Array) -> dict[str, dict[str, Any]]:
