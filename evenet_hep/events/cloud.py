@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from evenet_hep.errors import InputError
 from evenet_hep.events.columns import EventInput, ObjectBlock
-from evenet_hep.events.fill import COMPUTED, INDEX, FlatObjects, cartesian, fill_objects
+from evenet_hep.events.fill import COMPUTED, INDEX, FlatObjects, cartesian, fill_energies, fill_objects
 from evenet_hep.events.nanoaod import Branches, from_events
 from evenet_hep.schema import EventSchema
 
@@ -296,9 +296,11 @@ def _flatten(
 
     computed = wanted & set(COMPUTED)
     energies = "energy" in schema.object_names and not all("energy" in block.columns for block in blocks)
-    needs_momenta = energies or any(name.startswith("m_") for name in computed)
+    masses = any(name.startswith("m_") for name in computed)
     names = list(schema.object_names)
-    needed = ("pt", "btag_flag", "eta", "phi", "mass") if needs_momenta else ("pt", "btag_flag")
+    needed = ["pt"]
+    needed += ["btag_flag"] if computed else []
+    needed += ["eta", "phi", "mass"] if masses else ["eta", "mass"] if energies else []
     names += [name for name in needed if name not in names]
     values = np.empty((len(names), int(sizes.sum())), np.float32)
     table = dict(zip(names, values, strict=True))
@@ -306,11 +308,14 @@ def _flatten(
         if name != "energy" or not energies:
             parts = [_values(block, name, r) for block, r in zip(blocks, ranges, strict=True)]
             np.concatenate(parts, out=column)
-    momenta = np.zeros((len(table["pt"]), 4)) if computed else np.empty((0, 4))
-    if needs_momenta:
+    if masses:
         momenta = cartesian(table["pt"], table["eta"], table["phi"], table["mass"])
-        if energies:
-            table["energy"][:] = momenta[:, 3]
+    else:
+        momenta = np.zeros((len(table["pt"]) if computed else 0, 4))
+    if energies and masses:
+        table["energy"][:] = momenta[:, 3]
+    elif energies:
+        fill_energies(table["pt"], np.sinh(table["eta"], dtype=np.float64), table["mass"], table["energy"])
     return FlatObjects(
         offsets - offsets[:, :1],
         np.cumsum(sizes) - sizes,
@@ -318,8 +323,8 @@ def _flatten(
         np.array([block.kind in ("jet", "tau") for block in blocks], np.float64),
         table["pt"],
         values[: len(schema.objects)],
-        table["btag_flag"],
-        momenta if computed else np.empty((0, 4)),
+        table.get("btag_flag", np.empty(0, np.float32)),
+        momenta,
     )
 
 
