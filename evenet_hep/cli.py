@@ -200,12 +200,14 @@ def _difference(path: Path, expected: object) -> str:
 
 
 def _short(value: object) -> str:
-    names = (
-        [entry["name"] if isinstance(entry, dict) else entry for entry in value]
-        if isinstance(value, list)
-        else value
+    if not isinstance(value, list):
+        return str(value)
+    return str(
+        [
+            " ".join(str(v) for v in entry.values() if v != "") if isinstance(entry, dict) else entry
+            for entry in value
+        ]
     )
-    return str(names)
 
 
 def main() -> None:

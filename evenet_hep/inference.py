@@ -191,6 +191,9 @@ class Predictor:
     def _predict(self, network: EveNet, cloud: EventCloud) -> dict[str, npt.NDArray[np.float32]]:
         import torch  # noqa: PLC0415
 
+        if "classification" in self.heads and network.classification is None:
+            msg = f"the network {self.checkpoint} has no classification head"
+            raise PredictionError(msg)
         device = next(network.parameters()).device
         widths = {"classification": len(network.schema.classes), "embedding": network.config.width}
         results = {head: np.full((len(cloud), widths[head]), np.nan, np.float32) for head in self.heads}
@@ -200,7 +203,7 @@ class Predictor:
             event_features = torch.from_numpy(cloud.event_features[rows]).to(device)
             with torch.inference_mode():
                 encoded = network.encode(objects, mask, event_features)
-                if "classification" in results and network.classification is not None:
+                if network.classification is not None and "classification" in results:
                     logits = network.classification(encoded.objects, mask, encoded.event)
                     results["classification"][rows] = logits.float().softmax(dim=1).cpu().numpy()
                 if "embedding" in results:

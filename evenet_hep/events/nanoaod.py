@@ -89,6 +89,9 @@ class Branches:
 
     def __post_init__(self) -> None:
         names = [name for names in self.kinds().values() for name in names]
+        if not names:
+            msg = "at least one collection of leptons, jets, taus or photons must be used; found none"
+            raise InputError(msg)
         if len(set(names)) < len(names):
             msg = f"every collection may be used once; found {', '.join(names)}"
             raise InputError(msg)

@@ -261,7 +261,7 @@ def test_missing_branch_and_bad_values(tmp_path: Path) -> None:
         "Muon['pt'] of event 0, object 1",
         "found -2",
     )
-    assert not list((tmp_path / "out").glob("*")) if (tmp_path / "out").exists() else True
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_of_another_schema(samples: dict[str, Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import pickle
@@ -18,7 +19,7 @@ from coffea import processor
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
 
-from evenet_hep import EventCloud, EventSchema, Predictor
+from evenet_hep import EveNet, EveNetConfig, EventCloud, EventSchema, Predictor
 from evenet_hep.errors import CheckpointError, InputError, PredictionError
 from evenet_hep.inference import network_loads
 from evenet_hep.scoring import score_files
@@ -157,6 +158,15 @@ def test_bad_requests_are_named(events: ak.Array, tmp_path: Path) -> None:
         )
     with pytest.raises(InputError, match="no collection"):
         Predictor("demo")(events[["Jet", "PuppiMET"]])
+
+
+def test_a_network_without_the_head_asked_for_is_refused(events: ak.Array, tmp_path: Path) -> None:
+    config = dataclasses.replace(EveNetConfig.tiny(), classification=None)
+    EveNet(config, EventSchema.standard(classes=CLASSES)).save_pretrained(tmp_path / "body")
+    with pytest.raises(PredictionError, match="has no classification head"):
+        Predictor(tmp_path / "body")(events)
+    out = Predictor(tmp_path / "body", heads=("embedding",))(events[:3])
+    assert np.isfinite(ak.to_numpy(out.embedding)).all()
 
 
 def test_a_checkpoint_that_changes_under_a_predictor_is_refused(events: ak.Array, tmp_path: Path) -> None:

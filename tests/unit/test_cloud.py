@@ -252,6 +252,8 @@ def test_missing_fields_are_named_with_near_misses() -> None:
         EventCloud.from_awkward(events, PUBLISHED, collections={"FatJet": events["Jet"]})
     with pytest.raises(InputError, match="awkward array of records; found list"):
         EventCloud.from_awkward([], PUBLISHED)
+    with pytest.raises(InputError, match="at least one collection"):
+        Branches(leptons=(), jets=())
     with pytest.raises(InputError, match="used once"):
         Branches(jets=("Jet",), taus=("Jet",))
 
