@@ -121,7 +121,14 @@ class ObjectEncoder(nn.Module):
         self.shared_norm = nn.LayerNorm(width)
         self.shared = feed_forward(width, dropout=config.dropout)
 
-    def forward(self, objects: Tensor, mask: Tensor, condition: Tensor, condition_mask: Tensor) -> Encoding:
+    def forward(
+        self,
+        objects: Tensor,
+        mask: Tensor,
+        condition: Tensor,
+        condition_mask: Tensor,
+        token: Tensor | None = None,
+    ) -> Encoding:
         """Vectors of objects, event and event features that have seen each other.
 
         Parameters
@@ -134,6 +141,8 @@ class ObjectEncoder(nn.Module):
             The embedded event features.
         condition_mask : bool Tensor, shape (B,)
             False where there are no event features.
+        token : Tensor, shape (B, D), optional
+            Takes the place of the learnt event token.
 
         Returns
         -------
@@ -145,8 +154,8 @@ class ObjectEncoder(nn.Module):
         )
         tokens = torch.cat([objects, condition[:, None]], dim=1)  # (B, N + 1, D)
         tokens = self.blocks(self.combine(torch.cat([tokens, types.to(tokens.dtype)], dim=-1)))
-        event = self.event_token.to(tokens.dtype).expand(batch, 1, -1)
-        x = torch.cat([event, tokens], dim=1)  # (B, 1 + N + 1, D)
+        event = self.event_token if token is None else token[:, None]
+        x = torch.cat([event.to(tokens.dtype).expand(batch, 1, -1), tokens], dim=1)  # (B, 1 + N + 1, D)
         is_event = torch.ones_like(condition_mask)[:, None]
         is_real = torch.cat([is_event, mask, condition_mask[:, None]], dim=1)
         allowed = attendable(is_real)
