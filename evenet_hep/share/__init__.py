@@ -1,10 +1,10 @@
-"""Files that come with the package: a small trained network and four small NanoAOD files."""
+"""Files that come with the package: a small network, four small NanoAOD files, and event grammars."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from evenet_hep.errors import CheckpointError
+from evenet_hep.errors import CheckpointError, FileError
 
 _HERE = Path(__file__).parent
 
@@ -56,3 +56,23 @@ def find_checkpoint(name: str | Path) -> Path:
             msg = f"{str(name)!r} is neither a folder nor a network that comes with the package ({names})"
         raise CheckpointError(msg)
     return folder.resolve()
+
+
+def topology_file(name: str) -> Path:
+    """The YAML file of an event grammar that comes with the package.
+
+    Raises
+    ------
+    FileError
+        If there is none of that name.
+
+    Examples
+    --------
+    >>> topology_file("bbww").name
+    'bbww.yaml'
+    """
+    shipped = {path.stem: path for path in (_HERE / "topologies").glob("*.yaml")}
+    if name not in shipped:
+        msg = f"no event grammar {name!r} comes with the package; there are {', '.join(sorted(shipped))}"
+        raise FileError(msg)
+    return shipped[name]

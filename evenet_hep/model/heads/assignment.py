@@ -1,0 +1,360 @@
+"""Which objects a resonance decayed to, and how many of its kind there are.
+
+For a resonance with daughters d = 1 ... k every object i gets one vector y_d[i], and the cell (i_1, ..., i_k) of the
+assignment tensor the logit sum_c prod_d y_d[i_d]_c / sqrt(D)^k, averaged over the symmetry group of the resonance
+(symmetric tensor attention, arXiv:2106.03898). A softmax over all cells of different real objects gives the
+probability of an assignment. The multiplicity of the kind comes from the event token of the same encoder. The loss is
+in :mod:`evenet_hep.model.heads.assignment_loss`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
+from torch import Tensor, nn
+
+from evenet_hep.model.heads.branch import Branch
+from evenet_hep.model.layers import GatedBlock, require, require_probability
+from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
+from evenet_hep.model.topology import PROPERTIES, Resonance, Topology
+
+
+@dataclasses.dataclass(frozen=True)
+class AssignmentConfig:
+    """Resonances and size of the assignment head.
+
+    Parameters
+    ----------
+    topology : Topology
+        Resonances to look for, and the processes they make up.
+    heads : int
+        Attention heads; divides the width.
+    layers : int
+        Attention layers of each shared encoder.
+    blocks : int
+        Gated blocks before them.
+    type_width : int
+        Width of the learnt vectors that tell objects from event features.
+    detection_blocks : int
+        Blocks between event token and multiplicity.
+    dropout : float
+        In attention weights and after linear layers.
+    property_drop : float
+        Chance of an event to be encoded without the properties of the resonance, in training.
+    property_mean, property_std : sequence of float
+        Of the properties of resonances (mass, spin, ...), one each; empty takes them from the topology.
+    impossible_is_uniform : bool
+        Events with fewer objects than daughters: False gives every cell probability zero. True, as published, gives
+        all ``capacity ** daughters`` cells the same probability.
+    """
+
+    topology: Topology
+    heads: int = 4
+    layers: int = 1
+    blocks: int = 1
+    type_width: int = 32
+    detection_blocks: int = 1
+    dropout: float = 0.1
+    property_drop: float = 0.1
+    property_mean: tuple[float, ...] = ()
+    property_std: tuple[float, ...] = ()
+    impossible_is_uniform: bool = False
+
+    def __post_init__(self) -> None:
+        require(len(self.topology.resonances) > 0, "assignment.topology", "at least one resonance", ())
+        require(
+            self.detection_blocks >= 0, "assignment.detection_blocks", "at least 0", self.detection_blocks
+        )
+        require_probability("assignment.property_drop", self.property_drop)
+        for name in ("property_mean", "property_std"):
+            values = tuple(getattr(self, name))
+            object.__setattr__(self, name, values)
+            is_right = len(values) in (0, len(PROPERTIES))
+            require(
+                is_right, f"assignment.{name}", f"empty or one for each of {', '.join(PROPERTIES)}", values
+            )
+        self.encoder()  # checks the rest
+
+    def encoder(self) -> ObjectEncoderConfig:
+        """The size of the encoder of each shared head."""
+        return ObjectEncoderConfig(
+            layers=self.layers,
+            heads=self.heads,
+            blocks=self.blocks,
+            type_width=self.type_width,
+            dropout=self.dropout,
+        )
+
+
+class AssignmentHead(nn.Module):
+    """Assignment and multiplicity of every kind of resonance.
+
+    Parameters
+    ----------
+    width : int
+        Width D of objects and event token.
+    capacity : int
+        Largest number of objects; used by ``impossible_is_uniform`` alone.
+    config : AssignmentConfig
+        Resonances and size.
+
+    Examples
+    --------
+    >>> config = AssignmentConfig(Topology.shipped("higgs_to_4b"), heads=2, type_width=4)
+    >>> head = AssignmentHead(8, capacity=18, config=config).eval()
+    >>> mask = torch.ones(2, 5, dtype=torch.bool)
+    >>> encoding = Encoding(torch.randn(2, 5, 8), torch.zeros(2, 8), torch.zeros(2, 8))
+    >>> scores = head(encoding, mask, torch.ones(2, dtype=torch.bool))["a/bb"]
+    >>> scores.assignment.shape, scores.multiplicity.shape
+    (torch.Size([2, 5, 5]), torch.Size([2, 3]))
+    >>> torch.allclose(scores.assignment.exp().sum((1, 2)), torch.ones(2))
+    True
+    """
+
+    properties: Tensor
+
+    def __init__(self, width: int, *, capacity: int, config: AssignmentConfig) -> None:
+        super().__init__()
+        self.config = config
+        topology = config.topology
+        self.register_buffer("properties", _standardised_properties(config), persistent=False)
+        self.property_embedding = nn.Sequential(
+            nn.Linear(len(PROPERTIES), width), nn.GELU(), nn.Linear(width, width)
+        )
+        first = {r.head: r for r in reversed(topology.resonances)}
+        self.branches = nn.ModuleDict(
+            {
+                name: AssignmentBranch(
+                    width,
+                    first[name],
+                    multiplicities=topology.max_multiplicity + 1,
+                    capacity=capacity,
+                    config=config,
+                )
+                for name in topology.heads
+            }
+        )
+
+    def forward(self, encoding: Encoding, mask: Tensor, condition_mask: Tensor) -> dict[str, ResonanceScores]:
+        """Scores of every resonance of the topology, by name.
+
+        Parameters
+        ----------
+        encoding : Encoding
+            Vectors of objects (B, N, D), event and event features.
+        mask : bool Tensor, shape (B, N)
+            True for a real object.
+        condition_mask : bool Tensor, shape (B,)
+            False where there are no event features.
+
+        Returns
+        -------
+        dict of str to ResonanceScores
+        """
+        batch = mask.shape[0]
+        scores = {}
+        for resonance, properties in zip(self.config.topology.resonances, self.properties, strict=True):
+            rows = self._drop(properties.expand(batch, -1))
+            condition = self.property_embedding(rows)  # (B, D)
+            scores[resonance.name] = self.branches[resonance.head](encoding, mask, condition_mask, condition)
+        return scores
+
+    def _drop(self, properties: Tensor) -> Tensor:
+        if not self.training or self.config.property_drop == 0:
+            return properties
+        keep = properties.new_empty(properties.shape[0], 1).bernoulli_(1 - self.config.property_drop)
+        return properties * keep
+
+
+class ResonanceScores(NamedTuple):
+    """What the network says about one kind of resonance.
+
+    Attributes
+    ----------
+    assignment : Tensor, shape (B, N, ..., N)
+        Logarithm of the probability of each cell, with one axis of length N per daughter; -inf where an object is
+        padding or stands for two daughters. Cells that differ by a symmetry of the resonance are equal, and each
+        holds its share.
+    multiplicity : Tensor, shape (B, M + 1)
+        Logits of 0 ... M resonances of this kind.
+    """
+
+    assignment: Tensor
+    multiplicity: Tensor
+
+
+class AssignmentBranch(nn.Module):
+    """Encoder, tensor attention and detection for all resonances that share a head.
+
+    Parameters
+    ----------
+    width : int
+        Width D.
+    resonance : Resonance
+        Any of them: number and symmetry of the daughters count.
+    multiplicities : int
+        Number of logits of the multiplicity.
+    capacity : int
+        See :class:`AssignmentHead`.
+    config : AssignmentConfig
+        Size.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        resonance: Resonance,
+        *,
+        multiplicities: int,
+        capacity: int,
+        config: AssignmentConfig,
+    ) -> None:
+        super().__init__()
+        self.permutations = resonance.permutations
+        cells = capacity ** len(resonance.daughters)
+        self.impossible = -math.log(cells) if config.impossible_is_uniform else -math.inf
+        self.encoder = ObjectEncoder(width=width, config=config.encoder())
+        self.token = nn.Linear(2 * width, width)
+        self.daughters = nn.ModuleList(
+            DaughterProjection(width, type_width=config.type_width) for _ in resonance.daughters
+        )
+        self.detection = Branch(
+            width,
+            multiplicities,
+            width=width,
+            blocks=config.detection_blocks,
+            dropout=config.dropout,
+            gated=False,
+        )
+
+    def forward(
+        self, encoding: Encoding, mask: Tensor, condition_mask: Tensor, properties: Tensor
+    ) -> ResonanceScores:
+        """Scores of one resonance; ``properties`` (B, D) are its embedded properties."""
+        token = self.encoder.event_token.expand_as(properties)
+        encoded: Encoding = self.encoder(
+            encoding.objects,
+            mask,
+            encoding.condition,
+            condition_mask,
+            token=self.token(torch.cat([token, properties], dim=-1)),
+        )
+        vectors = [project(encoded.objects) for project in self.daughters]  # k of (B, N, D)
+        logits = _symmetrised(_tensor_product(vectors), self.permutations)
+        assignment = _log_softmax(logits, allowed_cells(mask, len(vectors)), self.impossible)
+        return ResonanceScores(assignment, self.detection(encoded.event))
+
+
+class DaughterProjection(nn.Module):
+    """The vectors with which objects answer for one daughter.
+
+    Parameters
+    ----------
+    width : int
+        Width D.
+    type_width : int
+        Width of the learnt vector that is appended to each object.
+    """
+
+    def __init__(self, width: int, *, type_width: int) -> None:
+        super().__init__()
+        self.object_type = nn.Parameter(torch.randn(type_width))
+        self.combine = GatedBlock(width + type_width, width, expansion=1.0, gated=False)
+        self.project = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.project.weight)
+
+    def forward(self, objects: Tensor) -> Tensor:
+        """Vectors (B, N, D) of objects (B, N, D)."""
+        types = self.object_type.to(objects.dtype).expand(*objects.shape[:2], -1)
+        vectors: Tensor = self.project(self.combine(torch.cat([objects, types], dim=-1)))
+        return vectors
+
+
+def allowed_cells(mask: Tensor, daughters: int) -> Tensor:
+    """Cells of an assignment tensor that stand for different real objects.
+
+    Parameters
+    ----------
+    mask : bool Tensor, shape (B, N)
+        True for a real object.
+    daughters : int
+        Number of axes.
+
+    Returns
+    -------
+    bool Tensor, shape (B, N, ..., N)
+
+    Examples
+    --------
+    >>> allowed_cells(torch.tensor([[True, True, False]]), 2).int()
+    tensor([[[0, 1, 0],
+             [1, 0, 0],
+             [0, 0, 0]]], dtype=torch.int32)
+    """
+    slots = mask.shape[1]
+    different = ~torch.eye(slots, dtype=torch.bool, device=mask.device)
+    allowed = mask
+    for axis in range(1, daughters):
+        allowed = allowed[..., None] & _along(mask, axis, axis + 1)
+        for earlier in range(axis):
+            shape = [1] * (axis + 1)
+            shape[earlier] = shape[axis] = slots
+            allowed = allowed & different.reshape(shape)
+    return allowed
+
+
+def _along(mask: Tensor, axis: int, axes: int) -> Tensor:
+    # (B, N) to (B, 1, ..., N, ..., 1)
+    return mask.reshape(mask.shape[0], *([1] * axis), -1, *([1] * (axes - axis - 1)))
+
+
+def _tensor_product(vectors: Sequence[Tensor]) -> Tensor:
+    # sum over c of prod_d y_d[i_d]_c / sqrt(D)^k: k of (B, N, D) to (B, N, ..., N)
+    width = vectors[0].shape[-1]
+    product = vectors[0]
+    for other in vectors[1:-1]:
+        product = product.unsqueeze(-2) * _align(other, product.ndim)  # (B, N, ..., N, D)
+    if len(vectors) == 1:
+        logits = product.sum(dim=-1)
+    else:
+        rows = product.flatten(1, -2)  # (B, cells so far, D)
+        logits = torch.bmm(rows, vectors[-1].transpose(1, 2)).unflatten(1, product.shape[1:-1])
+    return torch.as_tensor(logits / width ** (len(vectors) / 2))
+
+
+def _align(vectors: Tensor, axes: int) -> Tensor:
+    # (B, N, D) to (B, 1, ..., N, D)
+    return vectors.reshape(vectors.shape[0], *([1] * (axes - 2)), *vectors.shape[1:])
+
+
+def _symmetrised(logits: Tensor, permutations: Sequence[tuple[int, ...]]) -> Tensor:
+    if len(permutations) == 1:
+        return logits
+    total = sum(logits.permute(0, *(axis + 1 for axis in order)) for order in permutations)
+    return torch.as_tensor(total) / len(permutations)
+
+
+def _log_softmax(logits: Tensor, allowed: Tensor, impossible: float) -> Tensor:
+    # Over all allowed cells, in single precision; ``impossible`` everywhere in an event without any.
+    flat = allowed.flatten(1)
+    is_possible = flat.any(dim=1, keepdim=True)
+    finite = logits.flatten(1).float().masked_fill(~flat & is_possible, -torch.inf)
+    log_probability = torch.where(is_possible, F.log_softmax(finite, dim=1), impossible)
+    return log_probability.reshape(logits.shape)
+
+
+def _standardised_properties(config: AssignmentConfig) -> Tensor:
+    # (resonances, properties)
+    raw = torch.tensor([r.properties for r in config.topology.resonances])
+    mean = torch.tensor(config.property_mean) if config.property_mean else raw.mean(dim=0)
+    if config.property_std:
+        std = torch.tensor(config.property_std)
+    else:
+        spread = raw.std(dim=0, correction=0)
+        std = torch.where(spread > 0, spread, 1.0)
+    return (raw - mean) / std
