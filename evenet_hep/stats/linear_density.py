@@ -148,7 +148,7 @@ def fit_linear(
     minuit = Minuit(
         lambda c: -scale * float(xlogy(n, np.maximum(constant + c * slope, 1e-300)).sum()),
         float(best),
-        grad=lambda c: [-scale * float((n * score_ratio(np.asarray(c[0]), constant, slope)).sum())],
+        grad=lambda c: [-scale * float((n * score_ratio(np.asarray(c), constant, slope)).sum())],
         name=(name,),
     )
     minuit.errordef = Minuit.LIKELIHOOD

@@ -88,7 +88,7 @@ def coefficient_pulls(method: Any, weighted: bool, n_toys: int, seed: int) -> np
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("method", METHODS)
 def test_pulls_of_every_estimator(method: str, weighted: bool) -> None:
-    assert_pulls(coefficient_pulls(method, weighted, 300, 11))
+    assert_pulls(coefficient_pulls(method, weighted, 200, 11))
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def quantity_toys(n_toys: int, seed: int, n_replicas: int) -> tuple[np.ndarray, 
 
 @pytest.mark.parametrize("n_replicas", [0, 200])
 def test_intervals_of_quantities_cover(n_replicas: int) -> None:
-    pulls, hits = quantity_toys(300, 13, n_replicas)
+    pulls, hits = quantity_toys(200, 13, n_replicas)
     assert_pulls(pulls)
     assert_coverage(hits)
 
@@ -288,6 +288,17 @@ def test_least_squares_equals_the_likelihood_of_many_events() -> None:
     assert likelihood.value == pytest.approx(-0.4, abs=1e-9)
     assert squares.value == pytest.approx(-0.4, abs=1e-9)
     assert squares.uncertainty == pytest.approx(likelihood.uncertainty, rel=1e-6)
+
+
+def test_maximum_at_the_end_of_the_allowed_range() -> None:
+    """Too few events at large |xi| to hold C: no probability may become negative, and Minuit knows the limit."""
+    counts = [0, 0, 1, 1, 1, 4, 1, 10, 17, 34, 36, 21, 17, 17, 11, 7, 13, 7, 2, 0]
+    fit = fit_correlation((counts, np.linspace(-1, 1, 21)))
+    assert fit.value == pytest.approx(fit.minuit.limits["C"][0], rel=1e-9)
+    assert fit.expected.min() == pytest.approx(0, abs=1e-9)
+    assert 0.1 < fit.uncertainty < 0.3
+    lower, upper = (fit.value - fit.minuit.limits["C"][0], fit.minuit.limits["C"][1] - fit.value)
+    assert lower < 1e-9 < upper
 
 
 # ---------------------------------------------------------------------------------------------- degenerate
