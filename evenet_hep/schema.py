@@ -125,6 +125,10 @@ class EventSchema:
         Largest number of objects per event; softer ones are dropped and counted.
     classes : sequence of str
         Names of the classes, in the order of the classification head; may be empty.
+    invisible : sequence of Feature
+        Of invisible particles, such as neutrinos, that a network can generate; may be empty.
+    n_objects : Feature
+        How the number of objects is normalised where it is generated or told.
 
     Raises
     ------
@@ -146,11 +150,19 @@ class EventSchema:
     event_features: tuple[Feature, ...] = ()
     capacity: int = 18
     classes: tuple[str, ...] = ()
+    invisible: tuple[Feature, ...] = ()
+    n_objects: Feature = dataclasses.field(
+        default_factory=lambda: Feature("n_objects", "", "standard", 6.108, 2.849)
+    )
 
     def __post_init__(self) -> None:
-        for key in ("objects", "event_features", "classes"):
+        for key in ("objects", "event_features", "classes", "invisible"):
             object.__setattr__(self, key, _as_tuple(key, getattr(self, key)))
-        for key in ("objects", "event_features"):
+        n_objects: object = self.n_objects
+        if not isinstance(n_objects, Feature) or n_objects.width != 1:
+            msg = f"schema n_objects must be a Feature of one column; found {self.n_objects!r}"
+            raise SchemaError(msg)
+        for key in ("objects", "event_features", "invisible"):
             for feature in getattr(self, key):
                 if not isinstance(feature, Feature):
                     msg = f"schema {key} must hold Feature entries; found {feature!r}"
@@ -207,6 +219,11 @@ class EventSchema:
                 Feature("m_bjet", "GeV", "log", 4.6364, 1.2196),
             ),
             classes=tuple(classes),
+            invisible=(
+                Feature("pt", "GeV", "log", 3.6572, 0.7525),
+                Feature("eta", "", "standard", 0.0003, 1.5793),
+                Feature("phi", "rad", "uniform", -0.0004, 1.8141),
+            ),
         )
 
     @classmethod
@@ -224,17 +241,22 @@ class EventSchema:
             "n_jet": Feature("n_jet", "", "standard", 4.0, 2.0),
             "ht_lep": Feature("ht_lep", "GeV", "log", 3.0, 2.0, definition="sum_pt"),
         }
-        objects = tuple(
-            Feature("phi", "rad", "periodic") if feature.name == "phi" else feature
-            for feature in cls.published().objects
+        objects, invisible = (
+            tuple(Feature("phi", "rad", "periodic") if each.name == "phi" else each for each in features)
+            for features in (cls.published().objects, cls.published().invisible)
         )
         event_features = tuple(replaced.get(name, feature) for name, feature in published.items())
-        return cls(objects, event_features, capacity, tuple(classes))
+        return cls(objects, event_features, capacity, tuple(classes), invisible)
 
     @property
     def object_names(self) -> tuple[str, ...]:
         """Names of the object features, in order."""
         return tuple(feature.name for feature in self.objects)
+
+    @property
+    def invisible_names(self) -> tuple[str, ...]:
+        """Names of the features of invisible particles, in order."""
+        return tuple(feature.name for feature in self.invisible)
 
     @property
     def event_names(self) -> tuple[str, ...]:
@@ -299,12 +321,11 @@ class EventSchema:
         if content.pop("format") != FORMAT:
             msg = f"schema format must be {FORMAT}; found {json.loads(text)['format']!r}"
             raise SchemaError(msg)
-        for key in ("objects", "event_features"):
+        for key in ("objects", "event_features", "invisible"):
             entries = _as_tuple(key, content.get(key, ()))
-            content[key] = tuple(
-                Feature(**_checked_keys(f"{key}[{i}]", entry, _fields(Feature), {"name"}))
-                for i, entry in enumerate(entries)
-            )
+            content[key] = tuple(_feature(f"{key}[{i}]", entry) for i, entry in enumerate(entries))
+        if "n_objects" in content:
+            content["n_objects"] = _feature("n_objects", content["n_objects"])
         return cls(**content)
 
     @classmethod
@@ -320,6 +341,10 @@ class EventSchema:
         except SchemaError as error:
             msg = f"{path}: {error}"
             raise SchemaError(msg) from error
+
+
+def _feature(where: str, content: object) -> Feature:
+    return Feature(**_checked_keys(where, content, _fields(Feature), {"name"}))
 
 
 def _fields(kind: type) -> set[str]:

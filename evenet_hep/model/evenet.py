@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,18 @@ from evenet_hep.model.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from evenet_hep.model.heads.assignment import AssignmentConfig, AssignmentHead, ResonanceScores
 from evenet_hep.model.heads.classification import ClassificationConfig, ClassificationHead
+from evenet_hep.model.heads.generation import (
+    GlobalGenerationConfig,
+    GlobalGenerationHead,
+    InvisibleGenerationConfig,
+    InvisibleProjection,
+    ObjectGenerationConfig,
+    PointGenerationHead,
+)
+from evenet_hep.model.heads.regression import RegressionConfig, RegressionHead
+from evenet_hep.model.heads.segmentation import SegmentationConfig, SegmentationHead, Segments
 from evenet_hep.model.layers import ConfigError, GatedBlock, read_config, require, require_probability
 from evenet_hep.model.normalize import FeatureTransform
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
@@ -56,6 +67,11 @@ class EventEmbeddingConfig:
         require_probability("event_embedding.dropout", self.dropout)
 
 
+CLEAN_HEADS = ("classification", "regression", "assignment", "segmentation")
+GENERATION_HEADS = ("object_generation", "invisible_generation", "global_generation")
+HEADS = (*CLEAN_HEADS, *GENERATION_HEADS)
+
+
 @dataclasses.dataclass(frozen=True)
 class EveNetConfig:
     """Everything about a network that the schema does not say.
@@ -66,8 +82,10 @@ class EveNetConfig:
         Width D of the vectors of objects and events.
     event_embedding, pet, object_encoder
         The parts of the body.
-    classification : ClassificationConfig or None
-        None leaves the classification head out.
+    classification, regression, assignment, segmentation
+        The heads that read clean events; None leaves one out.
+    object_generation, invisible_generation, global_generation
+        The heads of the diffusion model (:mod:`evenet_hep.model.generation`); None leaves one out.
 
     Raises
     ------
@@ -88,13 +106,19 @@ class EveNetConfig:
     pet: PETConfig = dataclasses.field(default_factory=PETConfig)
     object_encoder: ObjectEncoderConfig = dataclasses.field(default_factory=ObjectEncoderConfig)
     classification: ClassificationConfig | None = dataclasses.field(default_factory=ClassificationConfig)
+    regression: RegressionConfig | None = None
+    assignment: AssignmentConfig | None = None
+    segmentation: SegmentationConfig | None = None
+    object_generation: ObjectGenerationConfig | None = None
+    invisible_generation: InvisibleGenerationConfig | None = None
+    global_generation: GlobalGenerationConfig | None = None
 
     def __post_init__(self) -> None:
         last = self.event_embedding.widths[-1]
         require(last == self.width, "event_embedding.widths", f"such that the last is {self.width}", last)
-        for name in ("pet", "object_encoder", "classification"):
+        for name in ("pet", "object_encoder", *HEADS):
             part = getattr(self, name)
-            if part is not None and self.width % part.heads:
+            if self.width % getattr(part, "heads", 1):
                 msg = f"{name}.heads must divide the width {self.width}; found {part.heads}"
                 raise ConfigError(msg)
 
@@ -145,6 +169,27 @@ def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in items}
 
 
+class Outputs(NamedTuple):
+    """What the heads say about clean events; None or empty for a head that is not there.
+
+    Attributes
+    ----------
+    classification : Tensor, shape (B, C), or None
+        Logits of the classes.
+    regression : Tensor, shape (B, targets), or None
+        Values in the units of the targets.
+    assignment : dict of str to ResonanceScores
+        By kind of resonance.
+    segmentation : tuple of Segments
+        Before the first layer and after each; the last are the result.
+    """
+
+    classification: Tensor | None
+    regression: Tensor | None
+    assignment: dict[str, ResonanceScores]
+    segmentation: tuple[Segments, ...]
+
+
 class EveNet(nn.Module):
     """Event-level foundation model: raw objects and event features in, one tensor per head out.
 
@@ -159,17 +204,20 @@ class EveNet(nn.Module):
     ----------
     config, schema
         As given.
-    object_transform, event_transform : FeatureTransform
-        From raw values to the columns that the body reads.
+    object_transform, event_transform, invisible_transform, count_transform : FeatureTransform
+        From raw values to the columns that the network reads, and back.
     event_embedding, pet, object_encoder : Module
         The body.
-    classification : ClassificationHead or None
+    classification, regression, assignment, segmentation : Module or None
+        Heads that read clean events.
+    object_generation, invisible_generation, global_generation, invisible_projection : Module or None
+        Heads of the diffusion model; :mod:`evenet_hep.model.generation` runs them.
 
     Raises
     ------
     ConfigError
-        If the schema lacks a feature that measures distances, or has no classes while there is a
-        classification head.
+        If the schema lacks a feature that measures distances or is generated or told, or has no classes while there
+        is a classification head.
     """
 
     def __init__(self, config: EveNetConfig, schema: EventSchema) -> None:
@@ -178,23 +226,74 @@ class EveNet(nn.Module):
         self.schema = schema
         self.object_transform = FeatureTransform(schema.objects)
         self.event_transform = FeatureTransform(schema.event_features)
+        self.invisible_transform = FeatureTransform(schema.invisible)
+        self.count_transform = FeatureTransform([schema.n_objects])
         self.event_embedding = _event_embedding(self.event_transform.width, config.event_embedding)
         self.pet = PET(
             self.object_transform.widths,
-            _coordinate_columns(self.object_transform, config.pet),
+            _columns(self.object_transform, config.pet.coordinates, "pet.coordinates"),
             width=config.width,
             config=config.pet,
         )
         self.object_encoder = ObjectEncoder(width=config.width, config=config.object_encoder)
+        self._add_clean_heads()
+        self._add_generation_heads()
+
+    def _add_clean_heads(self) -> None:
+        config, schema, width = self.config, self.schema, self.config.width
         self.classification: ClassificationHead | None = None
         if config.classification is not None:
             require(len(schema.classes) > 0, "schema.classes", "names for the classification head", ())
             self.classification = ClassificationHead(
-                len(schema.classes), width=config.width, config=config.classification
+                len(schema.classes), width=width, config=config.classification
+            )
+        self.regression = None if config.regression is None else RegressionHead(width, config.regression)
+        self.assignment: AssignmentHead | None = None
+        if config.assignment is not None:
+            self.assignment = AssignmentHead(width, capacity=schema.capacity, config=config.assignment)
+        self.segmentation: SegmentationHead | None = None
+        if config.segmentation is not None:
+            self.segmentation = SegmentationHead(width, capacity=schema.capacity, config=config.segmentation)
+
+    def _add_generation_heads(self) -> None:
+        config, schema, width = self.config, self.schema, self.config.width
+        classes, object_columns = len(schema.classes), self.object_transform.width
+        self.object_generation: PointGenerationHead | None = None
+        if (objects := config.object_generation) is not None:
+            _columns(self.object_transform, objects.features, "object_generation.features")
+            _columns(self.event_transform, objects.conditions, "object_generation.conditions")
+            self.object_generation = PointGenerationHead(
+                width, object_columns, classes=classes, sees_count=True, positions=0, config=objects
+            )
+        self.invisible_generation: PointGenerationHead | None = None
+        self.invisible_projection: InvisibleProjection | None = None
+        if (invisible := config.invisible_generation) is not None:
+            columns = self.invisible_transform.width
+            require(columns > 0, "schema.invisible", "features of invisible particles to generate", ())
+            if invisible.columns == "projected":
+                self.invisible_projection = InvisibleProjection(columns, object_columns)
+            else:
+                fits = columns <= object_columns
+                require(fits, "invisible_generation.columns", f"'projected' for {columns} columns", "padded")
+                columns = object_columns
+            self.invisible_generation = PointGenerationHead(
+                width,
+                columns,
+                classes=classes,
+                sees_count=False,
+                positions=invisible.positions,
+                config=invisible,
+            )
+        self.global_generation: GlobalGenerationHead | None = None
+        if (event := config.global_generation) is not None:
+            targets = _columns(self.event_transform, event.targets, "global_generation.targets")
+            told = _columns(self.event_transform, event.conditions, "global_generation.conditions")
+            self.global_generation = GlobalGenerationHead(
+                1 + len(targets), conditions=len(told), classes=classes, config=event
             )
 
     def forward(self, objects: Tensor, mask: Tensor, event_features: Tensor) -> dict[str, Tensor]:
-        """One tensor per head.
+        """Tensors of the heads that read clean events.
 
         Parameters
         ----------
@@ -210,17 +309,56 @@ class EveNet(nn.Module):
         -------
         dict of str to Tensor
             ``"classification"``: logits, shape (B, C), in the order of ``schema.classes``.
+            ``"regression"``: values, shape (B, targets).
+            ``"assignment/<kind>"`` and ``"multiplicity/<kind>"`` for each kind of resonance: see
+            :class:`~evenet_hep.model.heads.assignment.ResonanceScores`.
+            ``"segmentation/classes"`` and ``"segmentation/masks"``: see
+            :class:`~evenet_hep.model.heads.segmentation.Segments`.
 
         Raises
         ------
         ValueError
             If the shapes do not fit the schema or each other.
         """
-        encoding = self.encode(objects, mask, event_features)
+        found = self.apply_heads(self.encode(objects, mask, event_features), mask)
         outputs: dict[str, Tensor] = {}
-        if self.classification is not None:
-            outputs["classification"] = self.classification(encoding.objects, mask, encoding.event)
+        if found.classification is not None:
+            outputs["classification"] = found.classification
+        if found.regression is not None:
+            outputs["regression"] = found.regression
+        for kind, scores in found.assignment.items():
+            outputs[f"assignment/{kind}"] = scores.assignment
+            outputs[f"multiplicity/{kind}"] = scores.multiplicity
+        if found.segmentation:
+            outputs["segmentation/classes"], outputs["segmentation/masks"] = found.segmentation[-1]
         return outputs
+
+    def apply_heads(self, encoding: Encoding, mask: Tensor) -> Outputs:
+        """What the heads say about encoded events.
+
+        Parameters
+        ----------
+        encoding : Encoding
+            As given by :meth:`encode`.
+        mask : bool Tensor, shape (B, N)
+            True for a real object.
+        """
+        classification = regression = None
+        if self.classification is not None:
+            classification = self.classification(encoding.objects, mask, encoding.event)
+        if self.regression is not None:
+            regression = self.regression(encoding.event)
+        assignment: dict[str, ResonanceScores] = {}
+        if self.assignment is not None:
+            assignment = self.assignment(encoding, mask, self.has_condition(mask))
+        segmentation: tuple[Segments, ...] = ()
+        if self.segmentation is not None:
+            segmentation = self.segmentation(encoding.objects, mask)
+        return Outputs(classification, regression, assignment, segmentation)
+
+    def has_condition(self, mask: Tensor) -> Tensor:
+        """Whether there are event features, one bool per event."""
+        return mask.new_full((mask.shape[0],), bool(self.schema.event_features))
 
     def encode(self, objects: Tensor, mask: Tensor, event_features: Tensor) -> Encoding:
         """Vectors of objects, event and event features, before any head.
@@ -238,8 +376,7 @@ class EveNet(nn.Module):
         self._check_shapes(objects, mask, event_features)
         points = self.pet(self.object_transform(objects, mask), mask)  # (B, N, D)
         condition = self.embed_event(self.event_transform(event_features))  # (B, D)
-        has_condition = mask.new_full((mask.shape[0],), bool(self.schema.event_features))
-        encoding: Encoding = self.object_encoder(points, mask, condition, has_condition)
+        encoding: Encoding = self.object_encoder(points, mask, condition, self.has_condition(mask))
         return encoding
 
     def embed_event(self, columns: Tensor) -> Tensor:
@@ -321,8 +458,8 @@ def _event_embedding(columns: int, config: EventEmbeddingConfig) -> nn.Sequentia
     )
 
 
-def _coordinate_columns(transform: FeatureTransform, config: PETConfig) -> list[int]:
-    missing = [name for name in config.coordinates if name not in transform.names]
-    expected = f"names of object features ({', '.join(transform.names)})"
-    require(not missing, "pet.coordinates", expected, list(config.coordinates))
-    return [column for name in config.coordinates for column in transform.columns(name)]
+def _columns(transform: FeatureTransform, names: Sequence[str], where: str) -> list[int]:
+    missing = [name for name in names if name not in transform.names]
+    listed = ", ".join(transform.names) or "none"
+    require(not missing, where, f"names of features of the schema ({listed})", list(names))
+    return [column for name in names for column in transform.columns(name)]

@@ -83,7 +83,7 @@ def test_contradictions_are_errors() -> None:
     with pytest.raises(ConfigError, match=r"schema.classes must be names for the classification head"):
         EveNet(tiny, EventSchema.standard())
     with pytest.raises(
-        ConfigError, match=r"pet.coordinates must be names of object features \(energy, pt.*'y'"
+        ConfigError, match=r"pet.coordinates must be names of features of the schema \(energy, pt.*'y'"
     ):
         EveNet(dataclasses.replace(tiny, pet=dataclasses.replace(tiny.pet, coordinates=("y", "phi"))), SCHEMA)
 

@@ -7,6 +7,7 @@ the heads are told about an event, in :mod:`evenet_hep.model.generation`.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
@@ -41,6 +42,61 @@ class PointGenerationConfig:
         for name in ("layers", "heads"):
             require(getattr(self, name) >= 1, f"generation: {name}", "at least 1", getattr(self, name))
         require_probability("generation: dropout", self.dropout)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectGenerationConfig(PointGenerationConfig):
+    """What is generated about the objects, from what, and the size of the head that does it.
+
+    Parameters
+    ----------
+    layers, heads, dropout, layer_scale
+        As in :class:`PointGenerationConfig`.
+    features : sequence of str
+        Object features to generate; empty for all of them. The others of a noised object are not seen.
+    conditions : sequence of str
+        Event features the network is told when objects are noised; the others would give the answer away.
+    zeroed_conditions : {"normalised", "raw"}
+        How the other event features are taken away: set to zero after the normalisation, or before it. The published
+        network was trained with the first and sampled with the second.
+    """
+
+    features: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    zeroed_conditions: Literal["normalised", "raw"] = "normalised"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("features", "conditions"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        where = self.zeroed_conditions
+        is_right = where in ("normalised", "raw")
+        require(is_right, "object_generation.zeroed_conditions", "'normalised' or 'raw'", where)
+
+
+@dataclasses.dataclass(frozen=True)
+class InvisibleGenerationConfig(PointGenerationConfig):
+    """How invisible particles are generated, and the size of the head that does it.
+
+    Parameters
+    ----------
+    layers, heads, dropout, layer_scale
+        As in :class:`PointGenerationConfig`.
+    positions : int
+        Most particles that are told apart by their order; 0 generates them as a set.
+    columns : {"projected", "padded"}
+        How their columns become those of objects: by a small network or, as in the first published weights, by
+        zeros after them. ``"padded"`` needs no more columns than objects have.
+    """
+
+    positions: int = 2
+    columns: Literal["projected", "padded"] = "projected"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.positions >= 0, "invisible_generation.positions", "at least 0", self.positions)
+        is_right = self.columns in ("projected", "padded")
+        require(is_right, "invisible_generation.columns", "'projected' or 'padded'", self.columns)
 
 
 class PointGenerationHead(nn.Module):
@@ -278,10 +334,10 @@ class GlobalGenerationHead(nn.Module):
         """
         when = self.time_embedding(time)
         if self.condition is not None:
-            token = self.token(torch.cat([F.silu(self.condition(conditions)), when], dim=-1))
-        else:
-            assert self.unconditioned is not None
-            token = self.token(self.unconditioned(when))
+            joined = torch.cat([F.silu(self.condition(conditions)), when], dim=-1)
+        elif self.unconditioned is not None:
+            joined = self.unconditioned(when)
+        token = self.token(joined)
         if self.label is not None and label is not None:
             told = self.label(one_hot(label, self.label.in_features))
             token = token + drop_path(told, probability=self.label_drop, training=self.training)
