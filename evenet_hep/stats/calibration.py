@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from iminuit import Minuit  # type: ignore[import-untyped]
+from iminuit import Minuit
 from scipy import special
 
 from evenet_hep.errors import InputError
