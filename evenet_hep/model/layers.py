@@ -11,13 +11,16 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.errors import EveNetError
+
+if TYPE_CHECKING:
+    from evenet_hep.model.packing import Rows
 
 Config = TypeVar("Config")
 
@@ -56,38 +59,49 @@ class Attention(nn.Module):
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
 
-    def forward(self, query: Tensor, allowed: Tensor, memory: Tensor | None = None) -> Tensor:
+    def forward(self, query: Tensor, allowed: Tensor | Rows | None, memory: Tensor | None = None) -> Tensor:
         """One update per query.
 
         Parameters
         ----------
-        query : Tensor, shape (B, Q, D)
+        query : Tensor, shape (B, Q, D) or (R, D)
             Queries; also keys and values if there is no ``memory``.
-        allowed : bool Tensor, shape (B or 1, 1, Q or 1, K)
-            True where a query may attend a key. Every query needs at least one such key.
+        allowed : bool Tensor, shape (B or 1, 1, Q or 1, K), Rows, or None
+            True where a query may attend a key. Every query needs at least one such key. None if every query may
+            attend every key; :class:`~evenet_hep.model.packing.Rows` if the queries are rows, to attend the other
+            rows of their event.
         memory : Tensor, shape (B, K, D), optional
             Keys and values.
 
         Returns
         -------
-        Tensor, shape (B, Q, D)
+        Tensor, shape of ``query``
         """
-        if memory is None:
-            q, k, v = self.project_in(query).chunk(3, dim=-1)
+        if isinstance(allowed, tuple):  # rows
+            parts = zip(allowed.split(self.project_in(query)), allowed.groups, strict=True)
+            updates = [self._attend(part, group.allowed).flatten(0, 1) for part, group in parts]
+            update = torch.cat(updates)
+        elif memory is None:
+            update = self._attend(self.project_in(query), allowed)
         else:
             width = query.shape[-1]
             weight, bias = self.project_in.weight, self.project_in.bias
             q = F.linear(query, weight[:width], bias[:width])
-            k, v = F.linear(memory, weight[width:], bias[width:]).chunk(2, dim=-1)
+            update = self._attend(F.linear(memory, weight[width:], bias[width:]), allowed, q)
+        projected: Tensor = self.project_out(update)
+        return projected
+
+    def _attend(self, projected: Tensor, allowed: Tensor | None, query: Tensor | None = None) -> Tensor:
+        # Queries, keys and values (B, K, 3D), or keys and values (B, K, 2D) for queries (B, Q, D), to (B, Q, D).
+        *queries, k, v = projected.chunk(3 if query is None else 2, dim=-1)
         update = F.scaled_dot_product_attention(
-            self._split(q),
+            self._split(queries[0] if query is None else query),
             self._split(k),
             self._split(v),
             attn_mask=allowed,
             dropout_p=self.dropout if self.training else 0.0,
         )  # (B, heads, Q, D / heads)
-        projected: Tensor = self.project_out(update.transpose(1, 2).flatten(2))
-        return projected
+        return update.transpose(1, 2).flatten(2)
 
     def _split(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(-1, (self.heads, -1))
@@ -176,22 +190,27 @@ def feed_forward(width: int, *, dropout: float = 0.0) -> nn.Sequential:
     )
 
 
-def drop_path(update: Tensor, *, probability: float, training: bool) -> Tensor:
+def drop_path(update: Tensor, *, probability: float, training: bool, layout: Rows | None = None) -> Tensor:
     """The update of a residual branch, left out for whole events in training (stochastic depth, arXiv:1603.09382).
 
     Parameters
     ----------
-    update : Tensor, shape (B, ...)
+    update : Tensor, shape (B, ...) or (R, D)
         Updates; those that stay are scaled by 1 / (1 - probability).
     probability : float
         Chance of an event to go without the update.
     training : bool
         False returns ``update`` as it is.
+    layout : Rows, optional
+        Which event each update belongs to, if they are rows.
     """
     if not training or probability == 0:
         return update
-    keep = update.new_empty((update.shape[0],) + (1,) * (update.ndim - 1)).bernoulli_(1 - probability)
-    return update * keep / (1 - probability)
+    if layout is None:
+        keep = update.new_empty((update.shape[0],) + (1,) * (update.ndim - 1)).bernoulli_(1 - probability)
+    else:
+        keep = layout.spread(update.new_empty(layout.mask.shape[0], 1).bernoulli_(1 - probability))
+    return update * (keep / (1 - probability))
 
 
 def attendable(mask: Tensor) -> Tensor:

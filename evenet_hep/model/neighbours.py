@@ -6,11 +6,14 @@ the published network does, where an event with too few objects fills up with pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
+
+from evenet_hep.model.packing import Group, Rows
 
 FAR = 999.0  # what the published network adds to the coordinates of padded slots
 
@@ -96,31 +99,61 @@ class LocalBranch(nn.Module):
         widths = [columns] + [width] * layers
         self.layers = nn.ModuleList(map(NeighbourLayer, widths[:-1], widths[1:]))
 
-    def forward(
-        self, features: Tensor, coordinates: Tensor, mask: Tensor, attention_mask: Tensor | None = None
-    ) -> Tensor:
-        """Vectors (B, N, D), zero for padded slots; arguments as in :meth:`~evenet_hep.model.pet.PET.forward`."""
-        batch, slots, _ = features.shape
-        candidates = attention_mask if self.sees_attention_mask else None
-        rows = features.flatten(0, 1)
-        # In a trimmed batch one more row stands for all padded slots behind the events. It is its own neighbour.
-        behind = coordinates.new_zeros(coordinates.shape[-1])
-        is_trimmed = self.has_phantoms and slots < 2 * self.neighbours + 1
-        if is_trimmed:
-            rows = torch.cat([rows, rows.new_zeros(1, rows.shape[1])])
+    def forward(self, features: Tensor, columns: Tensor, layout: Rows) -> Tensor:
+        """Rows (R, D) of rows of features; ``columns`` are those that measure the distance in the first layer."""
+        x = features
+        has_row = self.has_phantoms and any(map(self._lacks_slots, layout.groups))
+        if has_row:  # one more row stands for all padded slots that have none; it is its own neighbour
+            x = F.pad(x, (0, 0, 0, 1))
+        coordinates = x.index_select(-1, columns)
         for layer in self.layers:
+            x = layer(x, self._find(coordinates, layout, has_row))
+            coordinates = x
+        return x[: len(features)] if has_row else x
+
+    def _lacks_slots(self, group: Group) -> bool:
+        # Padded slots are neighbours where real ones are few, and have as many of their kind for neighbours.
+        return group.slots <= (self.neighbours if group.mask is None else 2 * self.neighbours)
+
+    @torch.no_grad()
+    def _find(self, coordinates: Tensor, layout: Rows, has_row: bool) -> Neighbours:
+        found = []
+        phantom = coordinates[-1] if has_row else None
+        for x, group in zip(
+            layout.split(coordinates[:-1] if has_row else coordinates), layout.groups, strict=True
+        ):
+            candidates = group.pairs if self.sees_attention_mask else None
             if self.has_phantoms:
-                phantom = behind if is_trimmed else None
-                neighbours = find_with_phantoms(coordinates, mask, self.neighbours, phantom, candidates)
+                behind = phantom if self._lacks_slots(group) else None
+                found.append(find_with_phantoms(x, group.mask, self.neighbours, behind, candidates))
             else:
-                neighbours = find_neighbours(coordinates, mask, self.neighbours, candidates)
-            rows = layer(rows, neighbours)
-            coordinates, behind = rows[: batch * slots].unflatten(0, (batch, slots)), rows[-1]
-        return torch.where(mask[..., None], coordinates, 0.0)
+                found.append(find_neighbours(x, group.mask, self.neighbours, candidates))
+        return _join(found, layout, has_row)
+
+
+def _join(found: Sequence[Neighbours], layout: Rows, has_row: bool) -> Neighbours:
+    """Neighbours in all groups, with rows counted from the first group on; the last row is that of the phantom."""
+    if len(found) == 1 and not has_row:
+        return found[0]
+    sizes = [group.events * group.slots for group in layout.groups]
+    most = max(len(neighbours.row) for neighbours in found)
+    is_full = all(neighbours.is_real is None and len(neighbours.row) == most for neighbours in found)
+    rows, is_real, start = [], [], 0
+    for (row, real), size in zip(found, sizes, strict=True):
+        shifted = torch.where(row < size, row + start, sum(sizes)) if has_row else row + start
+        missing = (0, 0, 0, most - len(row))
+        rows.append(F.pad(shifted, missing))
+        if not is_full:
+            is_real.append(F.pad(torch.ones_like(row, dtype=torch.bool) if real is None else real, missing))
+        start += size
+    joined = torch.cat(rows, dim=1)
+    if has_row:
+        joined = F.pad(joined, (0, 1), value=start)
+    return Neighbours(joined, None if is_full else torch.cat(is_real, dim=1))
 
 
 def find_neighbours(
-    coordinates: Tensor, mask: Tensor, number: int, candidates: Tensor | None = None
+    coordinates: Tensor, mask: Tensor | None, number: int, candidates: Tensor | None = None
 ) -> Neighbours:
     """The nearest other real objects of every slot.
 
@@ -128,8 +161,8 @@ def find_neighbours(
     ----------
     coordinates : Tensor, shape (B, N, C)
         Positions; compared in single precision or better.
-    mask : bool Tensor, shape (B, N)
-        True for a real object.
+    mask : bool Tensor, shape (B, N), or None
+        True for a real object; None if all are.
     number : int
         Neighbours per object. Where there are fewer, ``is_real`` is False for the rest.
     candidates : bool Tensor, shape (B, N, N) or (N, N), optional
@@ -148,18 +181,21 @@ def find_neighbours(
     tensor([1, 0, 1])
     """
     batch, slots, _ = coordinates.shape
-    excluded = ~mask[:, None, :] | torch.eye(slots, dtype=torch.bool, device=mask.device)
+    excluded = torch.eye(slots, dtype=torch.bool, device=coordinates.device)
+    if mask is not None:
+        excluded = excluded | ~mask[:, None, :]
     if candidates is not None:
         excluded = excluded | ~candidates
     distance = _squared_distances(_single(coordinates)).masked_fill(excluded, torch.inf)
     nearest, slot = distance.topk(min(number, slots - 1), dim=-1, largest=False)
     row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
-    return Neighbours(row.flatten(0, 1).T, nearest.flatten(0, 1).T.isfinite())
+    is_complete = mask is None and candidates is None and slots > 1
+    return Neighbours(row.flatten(0, 1).T, None if is_complete else nearest.flatten(0, 1).T.isfinite())
 
 
 def find_with_phantoms(
     coordinates: Tensor,
-    mask: Tensor,
+    mask: Tensor | None,
     number: int,
     phantom: Tensor | None = None,
     candidates: Tensor | None = None,
@@ -181,25 +217,25 @@ def find_with_phantoms(
     Returns
     -------
     Neighbours
-        For B * N rows, and for the phantom in one more row if there is one. All neighbours count.
+        For B * N rows; row B * N is that of the phantom. All neighbours count.
     """
     batch, slots, _ = coordinates.shape
-    position = _single(coordinates) + FAR * ~mask[..., None]
+    position = _single(coordinates)
+    if mask is not None:
+        position = position + FAR * ~mask[..., None]
     if phantom is not None:
         behind = (_single(phantom) + FAR).expand(batch, number, -1)
         position = torch.cat([position, behind], dim=1)
     distance = _gram_distances(position)[:, :slots]
     if candidates is not None:
-        is_self = torch.eye(slots, dtype=torch.bool, device=mask.device)
+        is_self = torch.eye(slots, dtype=torch.bool, device=coordinates.device)
         excluded = F.pad(~(candidates | is_self), (0, position.shape[1] - slots))
         distance = distance.masked_fill(excluded, torch.inf)
     slot = distance.topk(number + 1, dim=-1, largest=False).indices[..., 1:]
     row = slot + slots * torch.arange(batch, device=slot.device)[:, None, None]
-    if phantom is None:
-        return Neighbours(row.flatten(0, 1).T, None)
-    last = batch * slots
-    row = torch.where(slot < slots, row, last).flatten(0, 1).T
-    return Neighbours(F.pad(row, (0, 1), value=last), None)
+    if phantom is not None:
+        row = torch.where(slot < slots, row, batch * slots)
+    return Neighbours(row.flatten(0, 1).T, None)
 
 
 def _single(x: Tensor) -> Tensor:

@@ -6,17 +6,18 @@ import dataclasses
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.model.layers import (
     Attention,
     Gate,
     GatedBlock,
-    attendable,
     feed_forward,
     require,
     require_probability,
 )
+from evenet_hep.model.packing import Rows, arrange
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,9 @@ class GatedAttention(nn.Module):
         self.gate = Gate(width)
         self.block = GatedBlock(width, width, dropout=dropout)
 
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """Vectors (B, T, D) of vectors (B, T, D); ``allowed`` as in :meth:`Attention.forward`."""
-        attended: Tensor = self.block(self.gate(self.attention(self.norm(x), allowed), x))
+    def forward(self, x: Tensor, layout: Rows) -> Tensor:
+        """Rows (R, D) of rows (R, D)."""
+        attended: Tensor = self.block(self.gate(self.attention(self.norm(x), layout), x))
         return attended
 
 
@@ -148,19 +149,29 @@ class ObjectEncoder(nn.Module):
         -------
         Encoding
         """
-        batch, slots, _ = objects.shape
-        types = torch.cat(
-            [self.object_type.expand(batch, slots, -1), self.condition_type.expand(batch, 1, -1)], dim=1
-        )
+        batch = len(mask)
+        is_real = torch.cat([mask, condition_mask[:, None]], dim=1)
         tokens = torch.cat([objects, condition[:, None]], dim=1)  # (B, N + 1, D)
-        tokens = self.blocks(self.combine(torch.cat([tokens, types.to(tokens.dtype)], dim=-1)))
+        types = torch.cat(
+            [self.object_type.expand(*mask.shape, -1), self.condition_type.expand(batch, 1, -1)], dim=1
+        )
+
+        def embed(rows: Rows) -> Tensor:
+            taken = rows.take(tokens)
+            typed = torch.cat([taken, rows.take(types).to(taken.dtype)], dim=-1)
+            embedded: Tensor = self.blocks(self.combine(typed))
+            return embedded
+
+        tokens = arrange(is_real).apply(embed)
         event = self.event_token if token is None else token[:, None]
-        x = torch.cat([event.to(tokens.dtype).expand(batch, 1, -1), tokens], dim=1)  # (B, 1 + N + 1, D)
-        is_event = torch.ones_like(condition_mask)[:, None]
-        is_real = torch.cat([is_event, mask, condition_mask[:, None]], dim=1)
-        allowed = attendable(is_real)
-        for layer in self.layers:
-            x = x + layer(x, allowed)
-            x = x + self.shared(self.shared_norm(x))
-        x = torch.where(is_real[..., None], x, 0.0)
+        tokens = torch.cat([event.to(tokens.dtype).expand(batch, 1, -1), tokens], dim=1)  # (B, 1 + N + 1, D)
+
+        def attend(rows: Rows) -> Tensor:
+            x = rows.take(tokens)
+            for layer in self.layers:
+                x = x + layer(x, rows)
+                x = x + self.shared(self.shared_norm(x))
+            return x
+
+        x = arrange(F.pad(is_real, (1, 0), value=True)).apply(attend)
         return Encoding(objects=x[:, 1:-1], event=x[:, 0], condition=x[:, -1])

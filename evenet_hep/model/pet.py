@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from evenet_hep.model.layers import (
     Attention,
-    attendable,
     drop_path,
     feed_forward,
     require,
     require_probability,
 )
 from evenet_hep.model.neighbours import LocalBranch
+from evenet_hep.model.packing import Rows, arrange
 
 TIME_TERMS = 64  # half of them sines, half cosines
 
@@ -145,12 +145,14 @@ class TransformerBlock(nn.Module):
         self.feed_forward = feed_forward(width, dropout=config.dropout)
         self.feed_forward_scale = nn.Parameter(torch.full((width,), config.layer_scale))
 
-    def forward(self, x: Tensor, allowed: Tensor) -> Tensor:
-        """Vectors (B, N, D) of vectors (B, N, D); ``allowed`` as in :meth:`Attention.forward`."""
-        update = self.attention(self.attention_norm(x), allowed) * self.attention_scale
-        x = x + drop_path(update, probability=self.drop_path, training=self.training)
-        update = self.feed_forward(self.feed_forward_norm(x)) * self.feed_forward_scale
-        return x + drop_path(update, probability=self.drop_path, training=self.training)
+    def forward(self, x: Tensor, layout: Rows) -> Tensor:
+        """Rows (R, D) of rows (R, D)."""
+        x = self._add(x, self.attention(self.attention_norm(x), layout), self.attention_scale, layout)
+        return self._add(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_scale, layout)
+
+    def _add(self, x: Tensor, update: Tensor, scale: Tensor, layout: Rows) -> Tensor:
+        update = drop_path(update, probability=self.drop_path, training=self.training, layout=layout)
+        return torch.addcmul(x, update, scale)
 
 
 class PET(nn.Module):
@@ -228,24 +230,39 @@ class PET(nn.Module):
         Tensor, shape (B, N, width)
             Zero for padded slots.
         """
-        if not self.config.phantom_neighbours:
+        keep = mask
+        if self.config.phantom_neighbours:
+            keep = self._with_phantoms(features, mask)
+        else:
             features = torch.where(mask[..., None], features, 0.0)
+        layout = arrange(mask, attention_mask=attention_mask, keep=keep)
         dropped = self._drop_features(features)
-        x = self.feature_mlp(dropped)
+        # The published feature drop leaves the local branch as it is.
+        seen = features if self.config.feature_drop_mode == "event" else dropped
+        film: Tensor | None = None
         if time is not None:
             film = self.film(self.time_embedding(time))[:, None]  # (B, 1, 2D)
-            scale, shift = (film if time_mask is None else film * time_mask[..., None]).chunk(2, dim=-1)
-            x = x * (1 + scale) + shift
-        if self.local is not None:
-            # The published feature drop leaves the local branch as it is.
-            seen = features if self.config.feature_drop_mode == "event" else dropped
-            nearby = seen.index_select(-1, self.coordinates)
-            x = x + self.local(seen, nearby, mask, attention_mask)
-        allowed = _allowed(mask, attention_mask)
-        entered = x
-        for block in self.blocks:
-            x = block(x, allowed)
-        return torch.where(mask[..., None], x + entered, 0.0)
+            film = film.expand(-1, mask.shape[1], -1) if time_mask is None else film * time_mask[..., None]
+
+        def run(rows: Rows) -> Tensor:
+            x: Tensor = self.feature_mlp(rows.take(dropped))
+            if film is not None:
+                scale, shift = rows.take(film).chunk(2, dim=-1)
+                x = x * (1 + scale) + shift
+            if self.local is not None:
+                x = x + self.local(rows.take(seen), self.coordinates, rows)
+            entered = x
+            for block in self.blocks:
+                x = block(x, rows)
+            return x + entered
+
+        return layout.apply(run)
+
+    def _with_phantoms(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Real slots, and all slots of an event with too few of them, if padding is not zero there."""
+        is_small = mask.sum(dim=1) <= self.config.neighbours
+        is_filled = ((features != 0).any(dim=-1) & ~mask).any(dim=1)
+        return mask | (is_small & is_filled)[:, None]
 
     def _drop_features(self, features: Tensor) -> Tensor:
         if not self.training or self.config.feature_drop == 0:
@@ -254,13 +271,3 @@ class PET(nn.Module):
         shape = (features.shape[0], 1, 1 if at_once else self.features)
         keep = features.new_empty(shape).bernoulli_(1 - self.config.feature_drop)
         return features * (keep if at_once else keep.index_select(-1, self.feature_of_column))
-
-
-def _allowed(mask: Tensor, attention_mask: Tensor | None) -> Tensor:
-    # (B, 1, N or 1, N), with at least one key for every query
-    allowed = attendable(mask)
-    if attention_mask is None:
-        return allowed
-    allowed = allowed & (attention_mask if attention_mask.ndim == 2 else attention_mask[:, None])
-    is_self = torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
-    return allowed | (~allowed.any(dim=-1, keepdim=True) & is_self)
