@@ -272,13 +272,12 @@ class EveNet(nn.Module):
             require(columns > 0, "schema.invisible", "features of invisible particles to generate", ())
             if invisible.columns == "projected":
                 self.invisible_projection = InvisibleProjection(columns, object_columns)
-            else:
+            if invisible.columns == "padded" or invisible.padded_output:
                 fits = columns <= object_columns
                 require(fits, "invisible_generation.columns", f"'projected' for {columns} columns", "padded")
-                columns = object_columns
             self.invisible_generation = PointGenerationHead(
                 width,
-                columns,
+                object_columns if invisible.padded_output else columns,
                 classes=classes,
                 sees_count=False,
                 positions=invisible.positions,

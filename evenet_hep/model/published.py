@@ -19,20 +19,19 @@ from torch import Tensor
 
 from evenet_hep.errors import CheckpointError
 from evenet_hep.model.checkpoint import load_weights, some
-from evenet_hep.model.evenet import EveNet, EveNetConfig, EventEmbeddingConfig
-from evenet_hep.model.heads.classification import ClassificationConfig
-from evenet_hep.model.object_encoder import ObjectEncoderConfig
-from evenet_hep.model.pet import PETConfig
+from evenet_hep.model.evenet import EveNet
+from evenet_hep.model.published_config import PublishedOptions, PublishedWeights, published_config
 from evenet_hep.model.published_layout import (
     BLOCKS,
-    BUILT_WITH,
-    CHOSEN,
+    BODY,
     CLASS_OUTPUT,
+    HEADS,
+    LABELS,
     NAMES,
-    SIZES,
-    STACK,
+    PROPERTIES_AND_TARGETS,
     UNUSED,
 )
+from evenet_hep.model.topology import Topology
 from evenet_hep.schema import EventSchema, Feature
 
 
@@ -44,7 +43,7 @@ class ImportAccount(NamedTuple):
     loaded : tuple of str
         Names in the file whose values the network has, normalisation included.
     skipped : tuple of str
-        Names in the file that the network has no use for: other heads, and one gate that takes part in no result.
+        Names in the file that the network has no use for: other heads, and what takes part in no result.
     missing : tuple of str
         Names of ours that the file does not hold, and which therefore keep their initial values.
     """
@@ -82,18 +81,23 @@ class Imported(NamedTuple):
 def import_published(
     path: str | Path,
     *,
+    heads: Sequence[str] | None = None,
     ema: bool = False,
     network: Mapping[str, Any] | None = None,
     schema: EventSchema | None = None,
     classes: Sequence[str] | None = None,
-    classification: bool = True,
+    topology: Topology | None = None,
+    options: PublishedOptions | None = None,
 ) -> Imported:
-    """The body and the classification head of a published checkpoint, with the published behaviour.
+    """The network of a published checkpoint, with the published behaviour.
 
     Parameters
     ----------
     path : path
         A ``.ckpt`` file of the published training code.
+    heads : sequence of str, optional
+        Heads to take, by the names of their fields in :class:`~evenet_hep.model.evenet.EveNetConfig`; all that the
+        file has if left out. Empty imports the body alone.
     ema : bool
         True takes the running average of the parameters (``ema_state_dict``). Files keep none of the statistics of
         the normalisation layers; those are the ones of the last step.
@@ -106,8 +110,11 @@ def import_published(
         those in the file.
     classes : sequence of str, optional
         Class names; those of the schema if left out.
-    classification : bool
-        False leaves the classification head out.
+    topology : Topology, optional
+        Resonances of the assignment and segments of the segmentation; :meth:`Topology.published` if left out. The
+        properties of the resonances are replaced by those in the file.
+    options : PublishedOptions, optional
+        What the file does not say either: conditions and targets of the generation, names of regression targets.
 
     Returns
     -------
@@ -124,28 +131,57 @@ def import_published(
     """
     source = str(path)
     tensors = _read_tensors(Path(path).expanduser(), ema=ema)
-    parts = ("GlobalEmbedding.", "PET.", "ObjectEncoder.") + ("Classification.",) * classification
-    for part in parts:
-        if not any(name.startswith(part) for name in tensors):
-            hint = "; pass classification=False to import the body alone" if part == "Classification." else ""
-            msg = f"{source} has no {part.removesuffix('.')}{hint}"
-            raise CheckpointError(msg)
-    schema, statistics = _with_statistics(schema or EventSchema.published(), tensors, source)
-    if classification:
-        schema = _with_classes(schema, classes, tensors, source)
-    config = _config(tensors, network, schema, classification=classification, source=source)
+    chosen = _chosen_heads(tensors, heads, source)
+    schema, statistics = _with_statistics(schema or EventSchema.published(), tensors, chosen, source)
+    names = tuple(schema.classes if classes is None else classes)
+    schema = _with_classes(schema, names, tensors, chosen, source)
+    config = published_config(
+        PublishedWeights(tensors, source),
+        chosen,
+        network,
+        schema,
+        topology or Topology.published(),
+        options or PublishedOptions(),
+    )
     with torch.random.fork_rng(devices=[]):  # reading leaves the caller's random numbers alone
         model = EveNet(config, schema)
-    used = [name for name in tensors if name.startswith(parts) and not UNUSED.match(name)]
+    parts = tuple(f"{part}." for part in (*BODY, *(part for head in chosen for part in HEADS[head])))
+    used = [
+        name
+        for name in tensors
+        if name.startswith(parts)
+        and not any(pattern.search(name) for pattern in UNUSED)
+        and not PROPERTIES_AND_TARGETS.search(name)
+    ]
     weights = _converted({name: tensors[name] for name in used})
     missing = [
         name for name in model.state_dict() if name.endswith(".num_batches_tracked") and name not in weights
     ]
     load_weights(model, schema, weights | {name: model.state_dict()[name] for name in missing}, source)
-    taken = {*used, *statistics}
+    read = (name for name in tensors if name.startswith(parts) and PROPERTIES_AND_TARGETS.search(name))
+    taken = {*used, *statistics, *read}
     loaded = tuple(name for name in tensors if name in taken)
     skipped = tuple(name for name in tensors if name not in taken)
     return Imported(model.eval(), ImportAccount(loaded, skipped, tuple(missing)))
+
+
+def _chosen_heads(tensors: Mapping[str, Tensor], heads: Sequence[str] | None, source: str) -> tuple[str, ...]:
+    there = {
+        head for head, parts in HEADS.items() if any(name.startswith(f"{parts[0]}.") for name in tensors)
+    }
+    if missing := [part for part in BODY if not any(name.startswith(f"{part}.") for name in tensors)]:
+        msg = f"{source} has no {missing[0]}"
+        raise CheckpointError(msg)
+    if heads is None:
+        return tuple(head for head in HEADS if head in there)
+    if unknown := [head for head in heads if head not in HEADS]:
+        msg = f"heads must be some of {', '.join(HEADS)}; found {unknown[0]!r}"
+        raise CheckpointError(msg)
+    if missing := [head for head in heads if head not in there]:
+        listed = ", ".join(head for head in HEADS if head in there) or "none"
+        msg = f"{source} has no {HEADS[missing[0]][0]}, the weights of {missing[0]}; its heads are: {listed}"
+        raise CheckpointError(msg)
+    return tuple(head for head in HEADS if head in heads)
 
 
 def _read_tensors(path: Path, *, ema: bool) -> dict[str, Tensor]:
@@ -174,24 +210,43 @@ def _read_tensors(path: Path, *, ema: bool) -> dict[str, Tensor]:
 
 
 def _with_statistics(
-    schema: EventSchema, tensors: Mapping[str, Tensor], source: str
+    schema: EventSchema, tensors: Mapping[str, Tensor], heads: Sequence[str], source: str
 ) -> tuple[EventSchema, list[str]]:
     # The schema with the means and widths of the file, and the names under which the file has them.
-    kinds = (("objects", schema.objects, "sequential"), ("event features", schema.event_features, "global"))
-    names, scaled = [], []
-    for kind, features, normaliser in kinds:
-        keys = [f"{normaliser}_normalizer.{key}" for key in ("norm_mask", "mean", "std")]
-        if missing := [key for key in keys if key not in tensors]:
-            msg = f"{source} lacks the normalisation {', '.join(missing)}"
-            raise CheckpointError(msg)
-        if (number := len(tensors[keys[1]])) != len(features):
-            listed = ", ".join(feature.name for feature in features)
-            msg = f"{source} has {number} {kind}, the schema has {len(features)} ({listed})"
-            raise CheckpointError(msg)
-        statistics = zip(features, *(tensors[key].tolist() for key in keys), strict=True)
-        scaled.append(tuple(_scaled(*each, source=source) for each in statistics))
-        names += keys
-    return dataclasses.replace(schema, objects=scaled[0], event_features=scaled[1]), names
+    objects, object_keys = _scaled_features(schema.objects, "objects", "sequential", tensors, source)
+    events, event_keys = _scaled_features(schema.event_features, "event features", "global", tensors, source)
+    schema = dataclasses.replace(schema, objects=objects, event_features=events)
+    names = object_keys + event_keys
+    if "invisible_generation" in heads:
+        invisible, keys = _scaled_features(
+            schema.invisible, "features of invisible particles", "invisible", tensors, source
+        )
+        schema, names = dataclasses.replace(schema, invisible=invisible), names + keys
+    if "object_generation" in heads or "global_generation" in heads:
+        count, keys = _scaled_features(
+            [schema.n_objects], "numbers of objects", "num_point_cloud", tensors, source
+        )
+        schema, names = dataclasses.replace(schema, n_objects=count[0]), names + keys
+    return schema, names
+
+
+def _scaled_features(
+    features: Sequence[Feature], what: str, normaliser: str, tensors: Mapping[str, Tensor], source: str
+) -> tuple[tuple[Feature, ...], list[str]]:
+    keys = [f"{normaliser}_normalizer.{key}" for key in ("norm_mask", "mean", "std")]
+    if missing := [key for key in keys if key not in tensors]:
+        msg = f"{source} lacks the normalisation {', '.join(missing)}"
+        raise CheckpointError(msg)
+    is_scaled, mean, std = (tensors[key].reshape(-1).tolist() for key in keys)
+    if normaliser == "invisible":  # one flag for all, and zeros and ones for columns that are only padding
+        is_scaled = is_scaled * len(features)
+        mean, std = mean[: len(features)], std[: len(features)]
+    if len(mean) != len(features):
+        listed = ", ".join(feature.name for feature in features)
+        msg = f"{source} has {len(mean)} {what}, the schema has {len(features)} ({listed})"
+        raise CheckpointError(msg)
+    statistics = zip(features, is_scaled, mean, std, strict=True)
+    return tuple(_scaled(*each, source=source) for each in statistics), keys
 
 
 def _scaled(feature: Feature, is_scaled: bool, mean: float, std: float, *, source: str) -> Feature:
@@ -203,147 +258,26 @@ def _scaled(feature: Feature, is_scaled: bool, mean: float, std: float, *, sourc
 
 
 def _with_classes(
-    schema: EventSchema, classes: Sequence[str] | None, tensors: Mapping[str, Tensor], source: str
+    schema: EventSchema,
+    names: tuple[str, ...],
+    tensors: Mapping[str, Tensor],
+    heads: Sequence[str],
+    source: str,
 ) -> EventSchema:
     outputs = [name for name in tensors if name.startswith("Classification.") and name.endswith(CLASS_OUTPUT)]
-    if len(outputs) != 1:
+    if "classification" in heads and len(outputs) != 1:
         msg = f"{source} must have one classification; found {len(outputs)} ({some(outputs)})"
         raise CheckpointError(msg)
-    names = tuple(schema.classes if classes is None else classes)
-    if len(names) != (separated := tensors[outputs[0]].shape[0]):
-        msg = f"{source} separates {separated} classes; found {len(names)} names ({', '.join(names)}): pass classes"
-        raise CheckpointError(msg)
-    return dataclasses.replace(schema, classes=names)
-
-
-def _config(
-    tensors: Mapping[str, Tensor],
-    network: Mapping[str, Any] | None,
-    schema: EventSchema,
-    *,
-    classification: bool,
-    source: str,
-) -> EveNetConfig:
-    sizes = _sizes(tensors, classification=classification, source=source)
-    options = _options(network, sizes, source)
-    event, pet, encoder = options["GlobalEmbedding"], options["PET"], options["ObjectEncoder"]
-    blocks = range(_count(tensors, STACK))
-    widths = tuple(_size(tensors, f"{STACK}.{i}.linear_2.0.bias", source) for i in blocks)
-    coordinates = tuple(_name(schema.object_names, i) for i in pet["local_point_index"])
-    head = None
-    if classification:
-        head = ClassificationConfig(
-            heads=options["Classification"]["num_attention_heads"],
-            blocks=sizes["Classification"]["num_classification_layers"],
-            dropout=options["Classification"]["dropout"],
-        )
-    return EveNetConfig(
-        width=sizes["PET"]["hidden_dim"],
-        event_embedding=EventEmbeddingConfig(widths=widths, dropout=event["dropout"]),
-        pet=PETConfig(
-            layers=sizes["PET"]["num_layers"],
-            heads=pet["num_heads"],
-            local_layers=sizes["PET"]["num_local_layer"],
-            neighbours=pet["local_Krank"],
-            coordinates=coordinates,
-            dropout=pet["dropout"],
-            drop_path=pet["drop_probability"],
-            layer_scale=float(pet["layer_scale_init"]),
-            feature_drop=pet["feature_drop"] if "all" in pet["mode"] else 0.0,
-            feature_drop_mode="event",
-            phantom_neighbours=True,
-            neighbours_see_attention_mask=False,
-        ),
-        object_encoder=ObjectEncoderConfig(
-            layers=sizes["ObjectEncoder"]["num_encoder_layers"],
-            heads=encoder["num_attention_heads"],
-            blocks=sizes["ObjectEncoder"]["num_embedding_layers"],
-            type_width=sizes["ObjectEncoder"]["position_embedding_dim"],
-            dropout=encoder["dropout"],
-        ),
-        classification=head,
-    )
-
-
-def _name(names: Sequence[str], index: int) -> str:
-    if not 0 <= index < len(names):
-        msg = f"network option PET.local_point_index must be below {len(names)}; found {index}"
-        raise CheckpointError(msg)
-    return names[index]
-
-
-def _sizes(tensors: Mapping[str, Tensor], *, classification: bool, source: str) -> dict[str, dict[str, int]]:
-    types = "ObjectEncoder.combined_embedding.first_position_embedding.position_embedding"
     sizes = {
-        "GlobalEmbedding": {
-            "initial_embedding_dim": _size(tensors, f"{STACK}.0.linear_2.0.bias", source),
-            "hidden_dim": _size(tensors, f"{STACK}.{_count(tensors, STACK) - 1}.linear_2.0.bias", source),
-        },
-        "PET": {
-            "hidden_dim": _size(tensors, "PET.feature_embedding.2.bias", source),
-            "num_layers": _count(tensors, "PET.transformer_blocks"),
-            "num_local_layer": _count(tensors, "PET.local_embedding.local_embed_layer"),
-        },
-        "ObjectEncoder": {
-            "hidden_dim": _size(tensors, "ObjectEncoder.particle_vector", source),
-            "position_embedding_dim": _size(tensors, types, source),
-            "num_embedding_layers": _count(tensors, "ObjectEncoder.embedding"),
-            "num_encoder_layers": _count(tensors, "ObjectEncoder.encoder.layers"),
-        },
+        "classification": tensors[outputs[0]].shape[0] if outputs else 0,
+        **{head: tensors[key].shape[1] for head, key in LABELS.items() if key in tensors},
     }
-    if classification:
-        (network,) = {
-            name.rsplit(".", 2)[0]
-            for name in tensors
-            if name.startswith("Classification.") and name.endswith(CLASS_OUTPUT)
-        }
-        sizes["Classification"] = {
-            "hidden_dim": _size(tensors, "Classification.class_transformer.norm1.weight", source),
-            "num_classification_layers": _count(tensors, f"{network}.hidden_layers"),
-        }
-    return sizes
-
-
-def _size(tensors: Mapping[str, Tensor], name: str, source: str) -> int:
-    if name not in tensors:
-        msg = f"{source} lacks {name}"
-        raise CheckpointError(msg)
-    return tensors[name].shape[-1]
-
-
-def _count(tensors: Mapping[str, Tensor], place: str) -> int:
-    # Entries of a list of modules.
-    depth = place.count(".") + 1
-    return len({name.split(".")[depth] for name in tensors if name.startswith(f"{place}.")})
-
-
-def _options(
-    network: Mapping[str, Any] | None, sizes: Mapping[str, Mapping[str, int]], source: str
-) -> dict[str, dict[str, Any]]:
-    # Per part, the options that cannot be read from the weights.
-    if network is None:
-        if other := [part for part in sizes if sizes[part] != SIZES[part]]:
-            found = "; ".join(f"{part} {dict(sizes[part])}" for part in other)
-            msg = f"{source} is not the published 20M network, it has {found}: pass its options as network"
+    for head in heads:
+        if head in sizes and len(names) != sizes[head]:
+            does = "separates" if head == "classification" else f"generates ({head})"
+            msg = f"{source} {does} {sizes[head]} classes; found {len(names)} names ({', '.join(names)}): pass classes"
             raise CheckpointError(msg)
-        return {part: dict(CHOSEN[part]) for part in sizes}
-    options = {}
-    for part, size in sizes.items():
-        section = network if part == "Classification" else network.get("Body", {})
-        given = section.get(part, {})
-        expected = {**BUILT_WITH[part], **size}
-        if missing := sorted(set(CHOSEN[part]) - set(given)):
-            msg = f"network options of {part} lack {', '.join(missing)}"
-            raise CheckpointError(msg)
-        if unknown := sorted(set(given) - set(CHOSEN[part]) - set(expected)):
-            msg = f"network options of {part} have unknown {', '.join(unknown)}"
-            raise CheckpointError(msg)
-        for key in sorted(set(given) & set(expected)):
-            if given[key] != expected[key]:
-                msg = f"network option {part}.{key} must be {expected[key]!r} for {source}; found {given[key]!r}"
-                raise CheckpointError(msg)
-        options[part] = {key: given[key] for key in CHOSEN[part]}
-    return options
+    return dataclasses.replace(schema, classes=names)
 
 
 def _converted(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -60,7 +60,7 @@ class Resonance:
         In GeV. With the following ones it tells resonances of one head apart.
     spin : float
         In units of hbar.
-    b_jets, jets, leptons : int
+    b_jets, jets, leptons : float
         Numbers of b jets, of all jets and of charged leptons among the daughters.
     charge : float
         Charge of the lepton if it is told apart by it, else 0.
@@ -82,9 +82,9 @@ class Resonance:
     head: str = ""
     mass: float = 0.0
     spin: float = 0.0
-    b_jets: int = 0
-    jets: int = 0
-    leptons: int = 0
+    b_jets: float = 0.0
+    jets: float = 0.0
+    leptons: float = 0.0
     charge: float = 0.0
     segment: str = ""
 

@@ -20,6 +20,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from evenet_hep.model.generation import (
+    NoisedObjects,
+    classify_noised,
+    encode_noised,
+    global_velocity,
+    invisible_velocity,
+    object_velocity,
+)
 from evenet_hep.model.published import Imported, import_published
 from evenet_hep.schema import EventSchema
 
@@ -112,6 +120,128 @@ def test_recorded_object_encoder(recorded: tuple[Imported, dict[str, Tensor]]) -
     assert_same(encoding.event, numbers[f"{place}/out/2"])
 
 
+def test_recorded_assignment(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, _), numbers = recorded
+    assert model.config.assignment is not None
+    mask, topology = numbers["input/x_mask"], model.config.assignment.topology
+    with torch.no_grad():
+        found = model(numbers["input/raw_objects"], mask, numbers["input/raw_globals"])
+        few = mask.sum(dim=1) <= 5
+        trimmed = model(
+            numbers["input/raw_objects"][few, :5], mask[few, :5], numbers["input/raw_globals"][few]
+        )
+    for process in topology.processes:
+        for slot, kind in enumerate(process.kinds):
+            theirs = numbers[f"deterministic/assignments/{process.name}/{slot}"]
+            assert_same_where_possible(found[f"assignment/{kind}"], theirs)
+            assert_same(
+                found[f"multiplicity/{kind}"], numbers[f"deterministic/detections/{process.name}/{slot}"]
+            )
+            corner = (few, *([slice(5)] * (theirs.ndim - 1)))
+            assert_same_where_possible(trimmed[f"assignment/{kind}"], theirs[corner])
+
+
+def assert_same_where_possible(ours: Tensor, theirs: Tensor) -> None:
+    """The same cells are forbidden, and the others are equal."""
+    allowed = theirs.isfinite()
+    assert torch.equal(ours.isfinite(), allowed)
+    assert_same(ours[allowed], theirs[allowed])
+
+
+def test_recorded_segmentation(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, _), numbers = recorded
+    assert model.segmentation is not None
+    mask = numbers["input/x_mask"]
+    given = numbers["input/raw_objects"], mask, numbers["input/raw_globals"]
+    with torch.no_grad():
+        first, last = model.segmentation(model.encode(*given).objects, mask)
+        few = (
+            mask.sum(dim=1) <= 4
+        )  # masks that claim nothing look at padding, which a trimmed batch does not have
+        objects, event_features = given[0][few, :4], given[2][few]
+        trimmed = model(objects, mask[few, :4], event_features)
+    place = "deterministic/segmentation"
+    assert_same(first.classes, numbers[f"{place}-aux/0/pred_logits"])
+    assert_same(last.classes, numbers[f"{place}-cls"])
+    assert_same(trimmed["segmentation/classes"], numbers[f"{place}-cls"][few])
+    real = mask[:, None].expand_as(last.masks)
+    assert_same(first.masks[real], numbers[f"{place}-aux/0/pred_masks"][real])
+    assert_same(last.masks[real], numbers[f"{place}-mask"][real])
+    assert (last.masks[~real] < -1e8).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "head"),
+    [("generation", "Recon"), ("neutrino_generation", "Truth")],
+    ids=["objects", "invisible"],
+)
+def test_recorded_velocities_of_points(
+    recorded: tuple[Imported, dict[str, Tensor]], schedule: str, head: str
+) -> None:
+    (model, _), numbers = recorded
+    place = f"{schedule}/{head}Generation"
+    given = {key.split("/")[-1]: value for key, value in numbers.items() if key.startswith(f"{place}/in/")}
+    ours = model.object_generation if head == "Recon" else model.invisible_generation
+    assert ours is not None
+    with torch.no_grad():
+        velocity = ours(
+            given["x"],
+            given["x_mask"][..., 0],
+            given["global_cond"][:, 0],
+            given["time"],
+            given["time_masking"][..., 0] > 0,
+            label=given["label"][:, 0],
+            count=given["num_x"][:, 0] if "num_x" in given else None,
+            attention_mask=~given["attn_mask"],
+        )
+    assert_same(velocity, numbers[f"{place}/out"])
+
+
+def test_recorded_generation_from_noised_objects(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, _), numbers = recorded
+    noised = NoisedObjects(
+        numbers["generation/PET/in/input_features"],
+        numbers["generation/PET/in/time"],
+        numbers["generation/PET/in/time_masking"][..., 0] > 0,
+        ~numbers["generation/PET/in/attn_mask"],
+    )
+    mask, label = numbers["input/x_mask"], numbers["input/classification"]
+    with torch.no_grad():
+        encoded = encode_noised(model, noised, mask, numbers["input/raw_globals"])
+        assert_same(encoded.condition, numbers["generation/ReconGeneration/in/global_cond"][:, 0])
+        velocity = object_velocity(model, noised, encoded, mask, label=label)
+        assert_same(velocity, numbers["generation/ReconGeneration/out"])
+        encoding = classify_noised(model, encoded, mask)
+        assert_same(encoding.event, numbers["generation/ObjectEncoder/out/2"])
+
+
+def test_recorded_generation_of_invisible_particles(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, _), numbers = recorded
+    place = "neutrino_generation/InvisibleInputProjector"
+    if f"{place}/out" not in numbers:
+        pytest.skip("their training noises the padded columns, too, which sampling never does")
+    given = numbers[f"{place}/in/x"], numbers["input/x_invisible_mask"], numbers["input/time"]
+    with torch.no_grad():
+        velocity = invisible_velocity(
+            model,
+            *given,
+            numbers["input/raw_objects"],
+            numbers["input/x_mask"],
+            numbers["input/raw_globals"],
+            label=numbers["input/classification"],
+        )
+    assert_same(velocity, numbers["neutrino_generation/TruthGeneration/out"][:, 18:])
+
+
+def test_recorded_generation_of_the_event(recorded: tuple[Imported, dict[str, Tensor]]) -> None:
+    (model, _), numbers = recorded
+    place = "generation/GlobalGeneration"
+    given = numbers[f"{place}/in/x"], numbers[f"{place}/in/time"], numbers["input/raw_globals"]
+    with torch.no_grad():
+        velocity = global_velocity(model, *given, label=numbers[f"{place}/in/label"][:, 0])
+    assert_same(velocity, numbers[f"{place}/out"])
+
+
 @pytest.mark.parametrize("layout", ["", "projector_"])
 def test_names_and_shapes_of_the_published_network(layout: str, tmp_path: Path) -> None:
     listing = PARITY / f"evenet_core_20M_{layout}state_dict.json"
@@ -126,15 +256,33 @@ def test_names_and_shapes_of_the_published_network(layout: str, tmp_path: Path) 
         tensors[f"model.{normaliser}_normalizer.std"] = torch.ones(len(features))
     torch.save({"state_dict": tensors}, tmp_path / "zeros.ckpt")
     classes = tensors["model.Classification.networks.classification/signal.output_layer.weight"].shape[0]
+    for head in ("invisible", "num_point_cloud"):
+        tensors[f"model.{head}_normalizer.norm_mask"] = torch.tensor([True])
+    tensors["model.invisible_normalizer.std"] = torch.ones(3 if layout else 7)
+    tensors["model.num_point_cloud_normalizer.std"] = torch.ones(1)
+    torch.save({"state_dict": tensors}, tmp_path / "zeros.ckpt")
+    classes = tensors["model.Classification.networks.classification/signal.output_layer.weight"].shape[0]
     model, account = import_published(tmp_path / "zeros.ckpt", classes=[f"class_{i}" for i in range(classes)])
-    body = sum(
-        parameter.numel()
-        for name, parameter in model.named_parameters()
-        if not name.startswith("classification.")
-    )
-    dead = [name for name in account.skipped if name.startswith("ObjectEncoder.")]
+
+    def count(part: nn.Module | None) -> int:
+        return 0 if part is None else sum(parameter.numel() for parameter in part.parameters())
+
+    def dead(part: str) -> int:
+        return sum(math.prod(shapes[name]) for name in account.skipped if name.startswith(f"{part}."))
+
+    body = sum(map(count, (model.event_embedding, model.pet, model.object_encoder)))
     assert body == 18_285_264
-    assert body + sum(math.prod(shapes[name]) for name in dead) == 18_679_504
+    assert body + dead("ObjectEncoder") == 18_679_504
+    assert count(model.classification) == 1_188_362
+    assert (
+        count(model.assignment) + dead("Assignment") == 19_330_004 - 12 * 6
+    )  # their properties are parameters
+    assert count(model.segmentation) == 861_449
+    assert count(model.object_generation) == 1_253_639
+    assert count(model.global_generation) + dead("GlobalGeneration") == 59_714
+    invisible = count(model.invisible_generation) + dead("TruthGeneration")
+    assert invisible == (1_261_827 if layout else 1_262_855)
+    assert count(model.invisible_projection) == (161 if layout else 0)
     assert len(account.loaded) + len(account.skipped) == len(shapes)
 
 

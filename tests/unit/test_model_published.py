@@ -513,15 +513,19 @@ def test_importer_takes_the_running_average(weights: Weights, tmp_path: Path) ->
 def test_importer_without_the_head(weights: Weights, tmp_path: Path) -> None:
     body = {name: value for name, value in weights.items() if not name.startswith("Classification.")}
     path = write_published(tmp_path / "body.ckpt", body)
-    with pytest.raises(CheckpointError, match="has no Classification; pass classification=False"):
-        import_published(path, network=NETWORK, schema=SCHEMA)
-    model, account = import_published(path, network=NETWORK, schema=SCHEMA, classification=False)
+    with pytest.raises(
+        CheckpointError, match="has no Classification, the weights of classification; its heads are: none"
+    ):
+        import_published(path, network=NETWORK, schema=SCHEMA, heads=["classification"])
+    model, account = import_published(path, network=NETWORK, schema=SCHEMA)
     assert model.classification is None
     assert model(*(x.float() if x.is_floating_point() else x for x in events([2], slots=3))) == {}
     assert len(account.skipped) == 10
     whole = write_published(tmp_path / "whole.ckpt", weights)
-    account = import_published(whole, network=NETWORK, schema=SCHEMA, classification=False).account
+    account = import_published(whole, network=NETWORK, schema=SCHEMA, heads=[]).account
     assert any(name.startswith("Classification.") for name in account.skipped)
+    with pytest.raises(CheckpointError, match=r"heads must be some of classification, .*; found 'taste'"):
+        import_published(whole, network=NETWORK, schema=SCHEMA, heads=["taste"])
 
 
 def test_a_step_counter_may_be_missing(weights: Weights, tmp_path: Path) -> None:

@@ -87,10 +87,14 @@ class InvisibleGenerationConfig(PointGenerationConfig):
     columns : {"projected", "padded"}
         How their columns become those of objects: by a small network or, as in the first published weights, by
         zeros after them. ``"padded"`` needs no more columns than objects have.
+    padded_output : bool
+        True gives the head an output for every column of an object, of which only the first are used, as in the first
+        published weights.
     """
 
     positions: int = 2
     columns: Literal["projected", "padded"] = "projected"
+    padded_output: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
