@@ -245,7 +245,7 @@ def rows_of(spectrum: Spectrum, inside: npt.NDArray[np.bool_], *, integrate: boo
     ----------
     spectrum : Spectrum
     inside : bool array, shape (n_bins,)
-        Bins of the window.
+        Bins of the window; without any, all bins are side band and there is no last row for a window.
     integrate : bool
         Integrate over side-band bins instead of taking their centres.
 
@@ -271,7 +271,7 @@ def rows_of(spectrum: Spectrum, inside: npt.NDArray[np.bool_], *, integrate: boo
     # The window is one row, but integrated bin by bin.
     masses = np.append(outside[0], nodes[inside].ravel())
     weights = np.append(outside[1], parts[inside].ravel())
-    starts = outside[2] * np.arange((~inside).sum() + 1)
+    starts = outside[2] * np.arange((~inside).sum() + inside.any())
     return Rows(masses, weights, starts, (float(spectrum.edges[0]), float(spectrum.edges[-1])))
 
 

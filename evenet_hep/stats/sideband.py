@@ -18,18 +18,11 @@ import numpy as np
 import numpy.typing as npt
 from iminuit import Minuit
 from numpy.polynomial import legendre
-from scipy import special
 
 from evenet_hep.errors import InputError
-from evenet_hep.stats.backgrounds import Background, Function, background_of
-from evenet_hep.stats.sideband_likelihood import (
-    Regions,
-    Scale,
-    free_directions,
-    minuit_at,
-    profile,
-    regions_of,
-)
+from evenet_hep.stats.backgrounds import Background, Function, Polynomial, background_of
+from evenet_hep.stats.sideband_likelihood import Scale, profile, regions_of, side_band_errors
+from evenet_hep.stats.sideband_minuit import Regions, minuit_at
 from evenet_hep.stats.significance import p_value
 from evenet_hep.stats.spectrum import MassBins, Spectrum, spectrum_of, window_mask
 
@@ -156,7 +149,7 @@ class SidebandFit(NamedTuple):
             return np.asarray(self.background.density(m, *self.coefficients), np.float64)
         low, high = self.spectrum.edges[[0, -1]]
         values = legendre.legval((2 * m - low - high) / (high - low), self.coefficients)
-        linear = type(self.background).__name__ == "Polynomial"
+        linear = isinstance(self.background, Polynomial)
         return np.asarray(values if linear else np.exp(values))
 
     def plot(self, axes: Axes | None = None, **options: Any) -> Axes:
@@ -182,7 +175,10 @@ class SidebandFit(NamedTuple):
             values * unit / spectrum.widths for values in (spectrum.sumw, np.sqrt(spectrum.sumw2))
         )
         target.errorbar(
-            spectrum.centers, contents, errors, **{"fmt": "k.", "capsize": 0, "label": "data", **options}
+            spectrum.centers,
+            contents,
+            errors,
+            **{"fmt": ".", "color": "black", "capsize": 0, "label": "data", **options},
         )
         masses = np.linspace(spectrum.edges[0], spectrum.edges[-1], 400)
         target.plot(
@@ -264,16 +260,16 @@ def _fit(
     theta, active = found.theta[0], found.active[0]
     observed, expected = float(regions.sumw[-1]), float(found.expected[0])
     signal, q0 = observed - expected, float(found.q0[0])
-    covariance, uncertainty, deviance = _side_bands(regions, theta, active)
+    errors = side_band_errors(regions, theta, active)
     z = np.sqrt(q0) if signal > 0 else 0.0
     function = background if isinstance(background, Function) else None
     return SidebandFit(
         observed=observed,
         observed_uncertainty=float(np.sqrt(regions.sumw2[-1])),
         expected=expected,
-        uncertainty=uncertainty,
+        uncertainty=errors.uncertainty,
         signal=signal,
-        signal_uncertainty=float(np.hypot(np.sqrt(regions.sumw2[-1]), uncertainty)),
+        signal_uncertainty=float(np.hypot(np.sqrt(regions.sumw2[-1]), errors.uncertainty)),
         expected_null=float(found.expected_null[0]),
         significance=float(z),
         p0=float(p_value(z)),
@@ -281,10 +277,10 @@ def _fit(
         q0_unclipped=q0,
         m2lnl=float(found.m2lnl[0]),
         m2lnl_null=float(found.m2lnl_null[0]),
-        deviance=deviance,
+        deviance=errors.deviance,
         n_dof=len(active) - 1 - len(theta) + int(active.sum()),
         coefficients=theta,
-        covariance=covariance,
+        covariance=errors.covariance,
         n_constrained=int(active.sum()),
         spectrum=spectrum,
         window=window,
@@ -294,26 +290,3 @@ def _fit(
             regions, found.theta_null[0], found.active_null[0], signal=None, function=function
         ),
     )
-
-
-def _side_bands(
-    regions: Regions, theta: FloatArray, active: npt.NDArray[np.bool_]
-) -> tuple[FloatArray, float, float]:
-    """Covariance of the background, uncertainty of its yield in the window, deviance.
-
-    The covariance is H^-1 V H^-1 with the curvature H of -ln L and the variance V of its slope; with a scale factor per
-    bin both are the same.
-    """
-    rate, slopes = regions.rates(theta)
-    y, v, s = (values[:-1] for values in (regions.sumw, regions.sumw2, regions.scale))
-    free = free_directions(regions.rates, active)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_rate = np.where(y > 0, 1 / np.maximum(rate[:-1], 1e-300), 0.0)
-        deviance = 2 * ((rate[:-1] - y) / s + special.xlogy(y / s, np.where(y > 0, y * per_rate, 1.0))).sum()
-    design = slopes[:-1] @ free
-    curvature = np.einsum("rp,r,rq->pq", design, y / s * per_rate**2, design)
-    spread = np.einsum("rp,r,rq->pq", design, v / s**2 * per_rate**2, design)
-    inverse = np.linalg.pinv(curvature, hermitian=True)
-    covariance = free @ inverse @ spread @ inverse @ free.T
-    variance = float(slopes[-1] @ covariance @ slopes[-1])
-    return covariance, float(np.sqrt(max(variance, 0.0))), float(deviance)
