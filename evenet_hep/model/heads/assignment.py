@@ -310,7 +310,7 @@ def allowed_cells(mask: Tensor, daughters: int) -> Tensor:
 
 def _along(mask: Tensor, axis: int, axes: int) -> Tensor:
     # (B, N) to (B, 1, ..., N, ..., 1)
-    return mask.reshape(mask.shape[0], *([1] * axis), -1, *([1] * (axes - axis - 1)))
+    return mask.reshape(mask.shape[0], *([1] * axis), mask.shape[1], *([1] * (axes - axis - 1)))
 
 
 def _tensor_product(vectors: Sequence[Tensor]) -> Tensor:
