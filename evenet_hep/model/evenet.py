@@ -38,6 +38,7 @@ from evenet_hep.model.heads.generation import (
 )
 from evenet_hep.model.heads.regression import RegressionConfig, RegressionHead
 from evenet_hep.model.heads.segmentation import SegmentationConfig, SegmentationHead, Segments
+from evenet_hep.model.hub import fetch, is_hub_name
 from evenet_hep.model.layers import ConfigError, GatedBlock, read_config, require, require_probability
 from evenet_hep.model.normalize import FeatureTransform
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
@@ -403,13 +404,20 @@ class EveNet(nn.Module):
         write_checkpoint(folder, Checkpoint(self.state_dict(), self.config.to_dict(), self.schema), card=card)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> EveNet:
-        """The network of a folder, on the CPU and in eval mode.
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, **options: Any) -> EveNet:
+        """The network of a checkpoint, on the CPU and in eval mode.
 
         Parameters
         ----------
-        folder : path
-            As written by :meth:`save_pretrained`.
+        source : path or str
+            A folder as written by :meth:`save_pretrained`; a ``.ckpt`` file of the published training; or the name of
+            either on the Hugging Face hub, ``owner/network`` or ``owner/network/file.ckpt``, which needs the extra
+            ``hub``.
+        revision : str, optional
+            Branch, tag or commit on the hub.
+        **options
+            For a published file, as in :func:`~evenet_hep.model.published.import_published`, which also says what
+            was taken from it.
 
         Raises
         ------
@@ -417,14 +425,22 @@ class EveNet(nn.Module):
             If the folder or a file is missing or damaged, or if configuration, schema and weights do not fit
             together; the message names the weights.
         """
-        content = read_checkpoint(folder)
+        path = fetch(str(source), revision=revision) if is_hub_name(source) else Path(source).expanduser()
+        if path.is_file():
+            from evenet_hep.model.published import import_published  # noqa: PLC0415  it imports this module
+
+            return import_published(path, **options).model
+        if options:
+            msg = f"{', '.join(options)} can be chosen for a published file alone; {source} is a folder"
+            raise CheckpointError(msg)
+        content = read_checkpoint(path)
         try:
             with torch.random.fork_rng(devices=[]):  # reading leaves the caller's random numbers alone
                 model = cls(EveNetConfig.from_dict(content.config), content.schema)
         except ConfigError as error:
-            msg = f"{folder}: {error}"
+            msg = f"{source}: {error}"
             raise CheckpointError(msg) from error
-        load_weights(model, content.schema, content.weights, str(folder))
+        load_weights(model, content.schema, content.weights, str(source))
         return model.eval()
 
     def _check_shapes(self, objects: Tensor, mask: Tensor, event_features: Tensor) -> None:

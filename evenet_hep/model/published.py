@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+import yaml
 from torch import Tensor
 
 from evenet_hep.errors import CheckpointError
@@ -33,6 +35,9 @@ from evenet_hep.model.published_layout import (
 )
 from evenet_hep.model.topology import Topology
 from evenet_hep.schema import EventSchema, Feature
+
+# What Lightning, DistributedDataParallel and torch.compile put before the names of the network.
+PREFIXES = re.compile(r"^(?:model\.|module\.|_orig_mod\.)+")
 
 
 class ImportAccount(NamedTuple):
@@ -165,6 +170,65 @@ def import_published(
     return Imported(model.eval(), ImportAccount(loaded, skipped, tuple(missing)))
 
 
+def convert_published(
+    path: str | Path,
+    out: str | Path,
+    *,
+    heads: Sequence[str] | None = None,
+    network: str | Path | None = None,
+    topology: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    ema: bool = False,
+) -> ImportAccount:
+    """Write a published checkpoint as a checkpoint folder.
+
+    Parameters
+    ----------
+    path : path
+        A ``.ckpt`` file of the published training code.
+    out : path
+        Folder to write, all of it or nothing.
+    heads, classes, ema
+        As in :func:`import_published`.
+    network, topology : path, optional
+        YAML files with the network options and with the resonances, where they are not the published ones.
+
+    Returns
+    -------
+    ImportAccount
+        What was taken from the file.
+
+    Raises
+    ------
+    CheckpointError
+        As in :func:`import_published`, and if a YAML file cannot be read.
+    """
+    model, account = import_published(
+        path,
+        heads=heads,
+        network=None if network is None else _read_network(Path(network)),
+        topology=None if topology is None else Topology.from_file(topology),
+        classes=classes,
+        ema=ema,
+    )
+    which = "running average" if ema else "last step"
+    card = f"Converted from {Path(path).name} ({which}). The weights are those of its authors, under their licence.\n"
+    model.save_pretrained(out, card=card)
+    return account
+
+
+def _read_network(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        msg = f"cannot read the network options {path}: {error}"
+        raise CheckpointError(msg) from error
+    if not isinstance(content, Mapping):
+        msg = f"{path} must hold network options, Body and the heads; found {content!r}"
+        raise CheckpointError(msg)
+    return content
+
+
 def _chosen_heads(tensors: Mapping[str, Tensor], heads: Sequence[str] | None, source: str) -> tuple[str, ...]:
     there = {
         head for head, parts in HEADS.items() if any(name.startswith(f"{parts[0]}.") for name in tensors)
@@ -205,7 +269,7 @@ def _read_tensors(path: Path, *, ema: bool) -> dict[str, Tensor]:
             found = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
             msg = f"{path} must hold {key!r}; found {found}"
             raise CheckpointError(msg)
-        tensors.update((name.removeprefix("model."), value) for name, value in content[key].items())
+        tensors.update((PREFIXES.sub("", name), value) for name, value in content[key].items())
     return tensors
 
 

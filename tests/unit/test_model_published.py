@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from evenet_hep.errors import CheckpointError
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.model.layers import ConfigError
-from evenet_hep.model.published import Imported, import_published
+from evenet_hep.model.published import Imported, convert_published, import_published
 from evenet_hep.schema import EventSchema
 
 WIDTH, HEADS, TYPE_WIDTH, NEIGHBOURS, CLASSES = 12, {"pet": 3, "encoder": 2, "head": 4}, 5, 3, 3
@@ -640,3 +641,30 @@ def test_importer_sets_the_published_behaviour(imported: Imported, weights: Weig
     features = {feature.name: feature for feature in imported.model.schema.objects}
     assert features["pt"].mean == float(weights["sequential_normalizer.mean"][1])
     assert features["btag"] == {feature.name: feature for feature in SCHEMA.objects}["btag"]
+
+
+def test_converted_folder_gives_the_same_numbers(weights: Weights, tmp_path: Path) -> None:
+    path = write_published(tmp_path / "small.ckpt", weights)
+    (tmp_path / "network.yaml").write_text(yaml.safe_dump(NETWORK))
+    classes = ("a", "b", "c")
+    account = convert_published(path, tmp_path / "out", network=tmp_path / "network.yaml", classes=classes)
+    assert account.missing == ()
+    ours = EveNet.from_pretrained(tmp_path / "out")
+    direct = EveNet.from_pretrained(path, network=NETWORK, classes=classes)
+    given = [x.float() if x.is_floating_point() else x for x in events([2, 3], slots=4)]
+    with torch.no_grad():
+        assert torch.equal(ours(*given)["classification"], direct(*given)["classification"])
+    with pytest.raises(CheckpointError, match="classes can be chosen for a published file alone"):
+        EveNet.from_pretrained(tmp_path / "out", classes=classes)
+    with pytest.raises(CheckpointError, match="cannot read the network options"):
+        convert_published(path, tmp_path / "other", network=tmp_path / "nowhere.yaml")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(CheckpointError, match="must hold network options"):
+        convert_published(path, tmp_path / "other", network=tmp_path / "list.yaml")
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "module.model.", "_orig_mod."])
+def test_importer_takes_names_with_any_prefix(weights: Weights, tmp_path: Path, prefix: str) -> None:
+    torch.save({"state_dict": {f"{prefix}{k}": v for k, v in weights.items()}}, tmp_path / "other.ckpt")
+    assert import_published(tmp_path / "other.ckpt", network=NETWORK, schema=SCHEMA).account.missing == ()
