@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from evenet_hep.stats import metrics, pairing
+from evenet_hep.stats.reweighting import binned_triangular_discriminator, reweighting_weights
 from evenet_hep.stats.sideband import fit_sideband
 from evenet_hep.stats.spectrum import mass_bins
+from evenet_hep.stats.weak_search import likelihood_ratio, likelihood_weights
 from evenet_hep.stats.weighted_poisson import scaled_poisson_logpdf
 
 HERE = Path(__file__)
@@ -175,3 +177,25 @@ def test_scaled_poisson(case: dict[str, Any], tolerance: dict[str, Any]) -> None
     given = case["input"]
     got = {"logpdf": float(scaled_poisson_logpdf(given["sumw"], given["scale"], given["lam"]))}
     check(case, tolerance, got)
+
+
+@pytest.mark.parametrize(("case", "tolerance"), cases("bumphunt", "likelihood_ratio"))
+def test_likelihood_ratio(case: dict[str, Any], tolerance: dict[str, Any]) -> None:
+    z, mu = case["input"]["z"], case["input"]["mu"]
+    got = {"l": float(likelihood_ratio(z, mu)), "weight": float(likelihood_weights(z, mu))}
+    check(case, tolerance, got)
+
+
+@pytest.mark.parametrize(("case", "tolerance"), cases("metrics", "reweight"))
+def test_reweighting(case: dict[str, Any], tolerance: dict[str, Any]) -> None:
+    given = case["input"]
+    weights = reweighting_weights(
+        given["z"], n_data=given["n_data"], n_mc=given["n_mc"], clip=tuple(given["clip"])
+    )
+    check(case, tolerance, {"weights": weights})
+
+
+@pytest.mark.parametrize(("case", "tolerance"), cases("metrics", "triangular_discriminator"))
+def test_triangular_discriminator(case: dict[str, Any], tolerance: dict[str, Any]) -> None:
+    given = case["input"]
+    check(case, tolerance, {"value": binned_triangular_discriminator(given["p"], given["q"])})
