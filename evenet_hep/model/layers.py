@@ -80,7 +80,7 @@ class Attention(nn.Module):
         if isinstance(allowed, tuple):  # rows
             parts = zip(allowed.split(self.project_in(query)), allowed.groups, strict=True)
             updates = [self._attend(part, group.allowed).flatten(0, 1) for part, group in parts]
-            update = torch.cat(updates)
+            update = updates[0] if len(updates) == 1 else torch.cat(updates)
         elif memory is None:
             update = self._attend(self.project_in(query), allowed)
         else:

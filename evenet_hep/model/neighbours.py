@@ -109,7 +109,7 @@ class LocalBranch(nn.Module):
         for layer in self.layers:
             x = layer(x, self._find(coordinates, layout, has_row))
             coordinates = x
-        return x[: len(features)] if has_row else x
+        return x[: features.shape[0]] if has_row else x
 
     def _lacks_slots(self, group: Group) -> bool:
         # Padded slots are neighbours where real ones are few, and have as many of their kind for neighbours.

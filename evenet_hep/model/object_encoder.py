@@ -149,7 +149,7 @@ class ObjectEncoder(nn.Module):
         -------
         Encoding
         """
-        batch = len(mask)
+        batch = mask.shape[0]
         is_real = torch.cat([mask, condition_mask[:, None]], dim=1)
         tokens = torch.cat([objects, condition[:, None]], dim=1)  # (B, N + 1, D)
         types = torch.cat(

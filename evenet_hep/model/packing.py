@@ -90,6 +90,8 @@ class Rows(NamedTuple):
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """One dense tensor (E, n, D) per group of rows (R, D)."""
+        if len(self.groups) == 1:
+            return [rows.unflatten(0, (self.groups[0].events, self.groups[0].slots))]
         parts = rows.split([group.events * group.slots for group in self.groups])
         return [
             part.unflatten(0, (group.events, group.slots))
@@ -101,8 +103,9 @@ class Rows(NamedTuple):
 
         Where no gradient is asked for, it is called for one piece of the rows after the other.
         """
-        pieces = [self] if torch.is_grad_enabled() or self.slot is None else self._pieces(self.slot)
-        return self.put(torch.cat([function(piece) for piece in pieces]))
+        if self.slot is None or torch.is_grad_enabled():
+            return self.put(function(self))
+        return self.put(torch.cat([function(piece) for piece in self._pieces(self.slot)]))
 
     def _pieces(self, slot: Tensor) -> Iterator[Rows]:
         groups: list[Group] = []
@@ -161,6 +164,7 @@ def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor 
         real, pairs = None, None
         if keep is not mask:
             real = mask.flatten()[slot[start:end]].view(events, slots)
+            real = None if real.all() else real
         if attention_mask is not None:
             i = place[start:end].view(events, slots)
             of_event = attention_mask.expand(*mask.shape, -1)[event[start:end:slots]]

@@ -59,6 +59,8 @@ class PETConfig:
     phantom_neighbours : bool
         False averages over the real neighbours, and an object without any gets zero. True is what the published
         network does: an event with too few objects fills up with padded slots.
+    adapter : int
+        Width of a bottleneck behind each transformer block, for fine-tuning; 0 for none.
     neighbours_see_attention_mask : bool
         True lets an object have only such neighbours as it may attend. False, as published, ignores the mask.
     """
@@ -75,12 +77,14 @@ class PETConfig:
     feature_drop_mode: Literal["feature", "event"] = "feature"
     phantom_neighbours: bool = False
     neighbours_see_attention_mask: bool = True
+    adapter: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "coordinates", tuple(self.coordinates))
         for name in ("layers", "heads", "neighbours"):
             require(getattr(self, name) >= 1, f"pet.{name}", "at least 1", getattr(self, name))
-        require(self.local_layers >= 0, "pet.local_layers", "at least 0", self.local_layers)
+        for name in ("local_layers", "adapter"):
+            require(getattr(self, name) >= 0, f"pet.{name}", "at least 0", getattr(self, name))
         require(len(self.coordinates) > 0, "pet.coordinates", "at least one feature name", self.coordinates)
         for name in ("dropout", "drop_path", "feature_drop"):
             require_probability(f"pet.{name}", getattr(self, name))
@@ -124,6 +128,34 @@ class TimeEmbedding(nn.Module):
         return vector
 
 
+class Adapter(nn.Module):
+    """Two thin linear layers that start as nothing: what fine-tuning can change without touching a block.
+
+    Parameters
+    ----------
+    width : int
+        Width D of the vectors.
+    bottleneck : int
+        Width between the layers.
+
+    Examples
+    --------
+    >>> Adapter(8, 2)(torch.randn(3, 8)).abs().max().item()
+    0.0
+    """
+
+    def __init__(self, width: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, bottleneck, bias=False)
+        self.up = nn.Linear(bottleneck, width, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Update (..., D) of vectors (..., D)."""
+        update: Tensor = self.up(F.gelu(self.down(x)))
+        return update
+
+
 class TransformerBlock(nn.Module):
     """Pre-norm attention and feed-forward layer, each with a learnt scale per channel (arXiv:2103.17239).
 
@@ -132,7 +164,7 @@ class TransformerBlock(nn.Module):
     width : int
         Width D of the vectors.
     config : PETConfig
-        Uses ``heads``, ``dropout``, ``drop_path`` and ``layer_scale``.
+        Uses ``heads``, ``dropout``, ``drop_path``, ``layer_scale`` and ``adapter``.
     """
 
     def __init__(self, width: int, config: PETConfig) -> None:
@@ -144,11 +176,13 @@ class TransformerBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = feed_forward(width, dropout=config.dropout)
         self.feed_forward_scale = nn.Parameter(torch.full((width,), config.layer_scale))
+        self.adapter = Adapter(width, config.adapter) if config.adapter else None
 
     def forward(self, x: Tensor, layout: Rows) -> Tensor:
         """Rows (R, D) of rows (R, D)."""
         x = self._add(x, self.attention(self.attention_norm(x), layout), self.attention_scale, layout)
-        return self._add(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_scale, layout)
+        x = self._add(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_scale, layout)
+        return x if self.adapter is None else x + self.adapter(x)
 
     def _add(self, x: Tensor, update: Tensor, scale: Tensor, layout: Rows) -> Tensor:
         update = drop_path(update, probability=self.drop_path, training=self.training, layout=layout)
