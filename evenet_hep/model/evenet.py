@@ -56,13 +56,18 @@ class EventEmbeddingConfig:
         Width after each block. The last one is that of the network.
     dropout : float
         After linear layers.
+    added : sequence of str
+        Event features that pass by the stack, through a linear layer of their own: those that a trained network was
+        given later, such as the masses of a signal hypothesis.
     """
 
     widths: tuple[int, ...] = (16, 32, 64, 128)
     dropout: float = 0.1
+    added: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
+        for name in ("widths", "added"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         is_right = len(self.widths) > 0 and min(self.widths) >= 1
         require(is_right, "event_embedding.widths", "one or more positive widths", self.widths)
         require_probability("event_embedding.dropout", self.dropout)
@@ -221,6 +226,9 @@ class EveNet(nn.Module):
         is a classification head.
     """
 
+    first_columns: Tensor
+    added_columns: Tensor
+
     def __init__(self, config: EveNetConfig, schema: EventSchema) -> None:
         super().__init__()
         self.config = config
@@ -229,7 +237,15 @@ class EveNet(nn.Module):
         self.event_transform = FeatureTransform(schema.event_features)
         self.invisible_transform = FeatureTransform(schema.invisible)
         self.count_transform = FeatureTransform([schema.n_objects])
-        self.event_embedding = _event_embedding(self.event_transform.width, config.event_embedding)
+        added = _columns(self.event_transform, config.event_embedding.added, "event_embedding.added")
+        first = [column for column in range(self.event_transform.width) if column not in added]
+        self.register_buffer("first_columns", torch.tensor(first, dtype=torch.long), persistent=False)
+        self.register_buffer("added_columns", torch.tensor(added, dtype=torch.long), persistent=False)
+        self.event_embedding = _event_embedding(len(first), config.event_embedding)
+        self.added_embedding: nn.Linear | None = None
+        if added:
+            self.added_embedding = nn.Linear(len(added), config.width, bias=False)
+            nn.init.zeros_(self.added_embedding.weight)
         self.pet = PET(
             self.object_transform.widths,
             _columns(self.object_transform, config.pet.coordinates, "pet.coordinates"),
@@ -381,9 +397,12 @@ class EveNet(nn.Module):
 
     def embed_event(self, columns: Tensor) -> Tensor:
         """Vector of the normalised event features: (B, columns) to (B, D), zero if there are none."""
-        if self.event_embedding is None:
-            return columns.new_zeros(columns.shape[0], self.config.width)
-        vector: Tensor = self.event_embedding(columns)
+        vector = columns.new_zeros(columns.shape[0], self.config.width)
+        if self.event_embedding is not None:
+            first = columns if self.added_embedding is None else columns.index_select(-1, self.first_columns)
+            vector = self.event_embedding(first)
+        if self.added_embedding is not None:
+            vector = vector + self.added_embedding(columns.index_select(-1, self.added_columns))
         return vector
 
     def save_pretrained(self, folder: str | Path, card: str | None = None) -> None:
