@@ -1,12 +1,10 @@
-"""How well scores separate signal from background: ROC, AUC, SIC, rejection, all with event weights and uncertainties.
+"""How well scores separate signal from background: ROC, AUC, rejection, all with event weights and uncertainties.
 
 A cut keeps ``score >= threshold``; every distinct score is one threshold, so no binning and no interpolation enters
-except where a rejection is asked for between two cuts. The significance improvement SIC = eff_s / sqrt(eff_b) is
-maximised only over cuts that keep a minimum yield of background (10 by default): without it the maximum is the cut that
-leaves one background event, and its uncertainty is half its value.
+except where a rejection is asked for between two cuts.
 
-Calibration of probabilities is in :mod:`evenet_hep.stats.calibration`, pairing efficiencies in
-:mod:`evenet_hep.stats.pairing`.
+The significance improvement is in :mod:`evenet_hep.stats.sic`, calibration of probabilities in
+:mod:`evenet_hep.stats.calibration`, pairing efficiencies in :mod:`evenet_hep.stats.pairing`.
 """
 
 from __future__ import annotations
@@ -73,37 +71,6 @@ class Metric(NamedTuple):
 
     value: float
     uncertainty: float
-
-
-class MaximumSic(NamedTuple):
-    """The cut of greatest significance improvement.
-
-    Parameters
-    ----------
-    value : float
-        SIC = eff_s / sqrt(eff_b); NaN if no cut keeps the minimum yield.
-    uncertainty : float
-        From both samples, the quadratic sum of the next two. It does not know that the maximum was searched for.
-    background_uncertainty : float
-        SIC / 2 * sqrt(sum w^2) / sum w of the background that passes.
-    signal_uncertainty : float
-        SIC times the relative binomial uncertainty of eff_s.
-    threshold : float
-        The highest of the cuts that reach the maximum.
-    signal_efficiency, background_efficiency : float
-        At this cut.
-    background_yield : float
-        Sum of weights of the background that passes: how trustworthy the maximum is.
-    """
-
-    value: float
-    uncertainty: float
-    background_uncertainty: float
-    signal_uncertainty: float
-    threshold: float
-    signal_efficiency: float
-    background_efficiency: float
-    background_yield: float
 
 
 class Rejection(NamedTuple):
@@ -193,61 +160,6 @@ def area_under_curve(
             for w, placed in ((w_signal, above), (w_background, below))
         )
     return Metric(value=float(value), uncertainty=float(np.sqrt(variance)))
-
-
-def maximum_sic(
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    *,
-    weights: npt.ArrayLike | None = None,
-    minimum_background: float = 10.0,
-) -> MaximumSic:
-    """Greatest significance improvement of any cut that keeps enough background.
-
-    Parameters
-    ----------
-    labels, scores, weights
-        As for :func:`roc_curve`.
-    minimum_background : float
-        Smallest sum of weights of the background that passes; the number of events without weights.
-
-    Returns
-    -------
-    MaximumSic
-        NaN everywhere if all background together is less, or a class is absent.
-
-    Raises
-    ------
-    InputError
-        As :func:`roc_curve`.
-
-    Examples
-    --------
-    >>> labels, scores = np.repeat([1, 0], [50, 100]), np.r_[np.linspace(0.5, 1, 50), np.linspace(0, 0.6, 100)]
-    >>> best = maximum_sic(labels, scores)
-    >>> print(f"{best.value:.2f} +- {best.uncertainty:.2f} at {best.threshold:.2f}")
-    2.91 +- 0.48 at 0.54
-    """
-    roc = _roc(checked_sample(labels, scores, weights))
-    allowed = (roc.background_yield >= minimum_background) & (roc.background_efficiency > 0)
-    allowed &= np.isfinite(roc.signal_efficiency)
-    if not allowed.any():
-        return MaximumSic(*[float("nan")] * len(MaximumSic._fields))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        sic = np.where(allowed, roc.signal_efficiency / np.sqrt(roc.background_efficiency), -np.inf)
-        best = int(np.argmax(sic))
-        from_background = sic[best] / 2 * np.sqrt(roc.background_sumw2[best]) / roc.background_yield[best]
-        from_signal = roc.signal_efficiency_uncertainty[best] / np.sqrt(roc.background_efficiency[best])
-    return MaximumSic(
-        value=float(sic[best]),
-        uncertainty=float(np.hypot(from_background, from_signal)),
-        background_uncertainty=float(from_background),
-        signal_uncertainty=float(from_signal),
-        threshold=float(roc.threshold[best]),
-        signal_efficiency=float(roc.signal_efficiency[best]),
-        background_efficiency=float(roc.background_efficiency[best]),
-        background_yield=float(roc.background_yield[best]),
-    )
 
 
 def background_rejection(

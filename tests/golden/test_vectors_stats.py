@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from evenet_hep.stats import metrics, pairing
+from evenet_hep.stats import metrics, pairing, sic
 from evenet_hep.stats.reweighting import binned_triangular_discriminator, reweighting_weights
 from evenet_hep.stats.sideband import fit_sideband
 from evenet_hep.stats.spectrum import mass_bins
@@ -90,7 +90,7 @@ def check(case: dict[str, Any], tolerance: dict[str, Any], got: Any) -> None:
 def test_separation(case: dict[str, Any], tolerance: dict[str, Any]) -> None:
     given = case["input"]
     sample = (given["y"], given["score"])
-    best = metrics.maximum_sic(*sample, weights=given["weight"], minimum_background=given["min_bkg"])
+    best = sic.maximum_sic(*sample, weights=given["weight"], minimum_background=given["min_bkg"])
     asked = [float(key) for key in case["expected"]["rejection"]]
     rejection = metrics.background_rejection(*sample, weights=given["weight"], signal_efficiency=asked)
     got = {

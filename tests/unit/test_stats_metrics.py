@@ -8,7 +8,7 @@ from scipy import special
 from scipy import stats as scipy_stats
 
 from evenet_hep.errors import InputError
-from evenet_hep.stats import calibration, metrics, pairing
+from evenet_hep.stats import calibration, metrics, pairing, sic
 
 RNG = np.random.default_rng(11)
 
@@ -44,7 +44,7 @@ def test_integer_weights_are_repetitions() -> None:
     labels, scores, _ = toy_sample(3, 40, 60)
     counts = np.random.default_rng(4).integers(0, 4, len(labels))
     repeated = (labels.repeat(counts), scores.repeat(counts))
-    for function in (metrics.area_under_curve, metrics.maximum_sic):
+    for function in (metrics.area_under_curve, sic.maximum_sic):
         weighted, plain = function(labels, scores, weights=counts), function(*repeated)
         assert weighted.value == pytest.approx(plain.value)
 
@@ -71,23 +71,39 @@ def test_uncertainties_cover(weighted: bool) -> None:
 
 def test_sic_needs_a_yield() -> None:
     labels, scores = np.repeat([1, 0], [100, 100]), np.r_[np.linspace(0.5, 1, 100), np.linspace(0, 0.7, 100)]
-    loose = metrics.maximum_sic(labels, scores, minimum_background=1.0)
+    loose = sic.maximum_sic(labels, scores, minimum_background=1.0)
     assert loose.background_yield == 1
     assert loose.background_uncertainty == pytest.approx(loose.value / 2)  # one event decides
-    tight = metrics.maximum_sic(labels, scores)
+    tight = sic.maximum_sic(labels, scores)
     assert tight.background_yield >= 10
     assert tight.value < loose.value
     assert tight.uncertainty == pytest.approx(
         np.hypot(tight.background_uncertainty, tight.signal_uncertainty)
     )
-    assert np.isnan(metrics.maximum_sic(labels, scores, minimum_background=101).value)
+    assert np.isnan(sic.maximum_sic(labels, scores, minimum_background=101).value)
     # Weights are yields: a hundredth of a background event each never reaches 10.
-    assert np.isnan(metrics.maximum_sic(labels, scores, weights=np.full(200, 0.01)).value)
+    assert np.isnan(sic.maximum_sic(labels, scores, weights=np.full(200, 0.01)).value)
+
+
+def test_published_sic_is_decided_by_one_event() -> None:
+    rng = np.random.default_rng(6)
+    labels = np.repeat([1, 0], [20000, 20000])
+    scores = special.expit(rng.normal(np.where(labels == 1, 2.0, -2.0), 1.5))
+    published, honest = sic.maximum_sic_published(labels, scores), sic.maximum_sic(labels, scores)
+    assert published.value > honest.value
+    assert published.background_yield < 10 <= honest.background_yield
+    assert published.background_efficiency >= 1e-4
+    assert published.value == pytest.approx(
+        published.signal_efficiency / np.sqrt(published.background_efficiency)
+    )
+    with pytest.raises(InputError, match=r"scores in \[0, 1\]"):
+        sic.maximum_sic_published([1, 0], [2.0, 0.0])
+    assert np.isnan(sic.maximum_sic_published([1, 1], [0.5, 0.1]).value)
 
 
 def test_zero_minimum_never_divides_by_no_background() -> None:
     labels, scores = [1, 1, 0, 0], [0.9, 0.8, 0.2, 0.1]
-    best = metrics.maximum_sic(labels, scores, minimum_background=0.0)
+    best = sic.maximum_sic(labels, scores, minimum_background=0.0)
     assert best.value == pytest.approx(np.sqrt(2))
     assert best.threshold == 0.2
 
@@ -104,14 +120,14 @@ def test_separable_scores() -> None:
 def test_one_class_only_is_nan(label: int) -> None:
     labels, scores = np.full(5, label), np.linspace(0, 1, 5)
     assert np.isnan(metrics.area_under_curve(labels, scores).value)
-    assert np.isnan(metrics.maximum_sic(labels, scores, minimum_background=1.0).value)
+    assert np.isnan(sic.maximum_sic(labels, scores, minimum_background=1.0).value)
     assert np.isnan(metrics.background_rejection(labels, scores, signal_efficiency=0.5).value)
 
 
 def test_all_weights_zero_is_nan() -> None:
     sample = ([1, 0, 1], [0.5, 0.2, 0.1])
     assert np.isnan(metrics.area_under_curve(*sample, weights=np.zeros(3)).value)
-    assert np.isnan(metrics.maximum_sic(*sample, weights=np.zeros(3)).value)
+    assert np.isnan(sic.maximum_sic(*sample, weights=np.zeros(3)).value)
     assert np.isnan(metrics.background_rejection(*sample, weights=np.zeros(3), signal_efficiency=0.5).value)
 
 
