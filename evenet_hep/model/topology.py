@@ -115,7 +115,7 @@ class Resonance:
                 for place, source in zip(places, order, strict=True):
                     moved[place] = source
             group.append(tuple(moved))
-        return tuple(group)
+        return tuple(sorted(group))  # in an order that does not depend on that of the names
 
     @property
     def order(self) -> int:
