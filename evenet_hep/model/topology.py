@@ -96,6 +96,9 @@ class Resonance:
         if not 1 <= len(self.daughters) <= MAX_DAUGHTERS or len(set(self.daughters)) < len(self.daughters):
             msg = f"{where}: daughters must be one to {MAX_DAUGHTERS} different names; found {self.daughters}"
             raise TopologyError(msg)
+        if "." in self.head or not self.head:  # it names a part of the network
+            msg = f"{where}: head must be a name without dots; found {self.head!r}"
+            raise TopologyError(msg)
         exchanged = [name for names in self.interchangeable for name in names]
         if len(set(exchanged)) < len(exchanged) or not set(exchanged) <= set(self.daughters):
             msg = (
@@ -302,7 +305,7 @@ class Topology:
             For text that is not YAML, unknown keys and names, and symmetries that cannot be.
         """
         try:
-            content = yaml.safe_load(text)
+            content = yaml.load(text, Loader=_Loader)  # noqa: S506  a safe one
         except yaml.YAMLError as error:
             msg = f"topology is not valid YAML: {error}"
             raise TopologyError(msg) from error
@@ -341,6 +344,17 @@ class Topology:
     def published(cls) -> Topology:
         """The 26 processes of the published pretraining, ``shipped("pretraining")``."""
         return cls.shipped("pretraining")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values only; a key that is there twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (place, _) in zip(keys, node.value, strict=True):
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"found {key!r} twice", place.start_mark)
+        return super().construct_mapping(node, deep=deep)
 
 
 def _position(name: str, names: Sequence[str], what: str) -> int:
@@ -383,7 +397,9 @@ def _check_kind(where: str, key: str, value: object) -> None:
             "a list of names",
         )
     else:
-        is_right = isinstance(value, list) and all(isinstance(names, list) for names in value)
+        is_right = isinstance(value, list) and all(
+            isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value
+        )
         expected = "a list of lists of names"
     if not is_right:
         msg = f"{where} must be {expected}; found {value!r}"
