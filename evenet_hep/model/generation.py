@@ -10,7 +10,8 @@ invisible           :func:`noise_invisible`       :func:`invisible_velocity`    
 event as a whole    :func:`noise_globals`         :func:`global_velocity`           :func:`sample_globals`
 ==================  ============================  ================================  ==========================
 
-All take the network first. Raw values are in GeV and radians; noised ones are columns after the transform.
+All take the network first; for samples it should be in eval mode. Raw values are in GeV and radians; noised ones are
+columns after the transform.
 """
 
 from __future__ import annotations
@@ -187,7 +188,7 @@ def object_velocity(
         Class to generate; -1, or None, for no class in particular.
     """
     count = model.count_transform(mask.sum(dim=1, keepdim=True))[:, 0]
-    velocity = _object_head(model)(
+    velocity: Tensor = _object_head(model)(
         encoded.points,
         mask,
         encoded.condition,
@@ -327,7 +328,7 @@ def invisible_velocity(
     attention_mask = invisible[:, None] | ~invisible[None, :]
     points = model.pet(everything, real, time=time, time_mask=noised, attention_mask=attention_mask)
     condition = model.embed_event(model.event_transform(event_features))
-    velocity = head(points, real, condition, time, noised, label=label, attention_mask=attention_mask)
+    velocity: Tensor = head(points, real, condition, time, noised, label=label, attention_mask=attention_mask)
     return velocity[:, mask.shape[1] :, :width]
 
 
@@ -341,6 +342,7 @@ def sample_invisible(
     label: Tensor | None = None,
     steps: int = 20,
     method: Method = "midpoint",
+    noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> InvisibleParticles:
     """Invisible particles of events whose objects are known.
@@ -353,8 +355,10 @@ def sample_invisible(
         True where a particle is wanted.
     steps, method
         See :func:`~evenet_hep.model.diffusion.sample`.
+    noise : Tensor, shape (B, I, columns), optional
+        Standard normal numbers to start from.
     generator : torch.Generator, optional
-        Source of the noise, on the device of ``mask``.
+        Source of the noise where it is not given, on the device of ``mask``.
 
     Returns
     -------
@@ -365,7 +369,8 @@ def sample_invisible(
         return invisible_velocity(model, x, invisible_mask, time, objects, mask, event_features, label=label)
 
     shape = (*invisible_mask.shape, model.invisible_transform.width)
-    start = _noise(model, shape, mask.device, generator) * invisible_mask[..., None]
+    start = _noise(model, shape, mask.device, generator) if noise is None else noise
+    start = start * invisible_mask[..., None]
     columns = sample(velocity, start, steps=steps, method=method)
     return InvisibleParticles(model.invisible_transform.inverse(columns, invisible_mask), invisible_mask)
 
@@ -445,7 +450,7 @@ def sample_globals(
     start = _noise(model, (len(event_features), 1 + len(targets)), event_features.device, generator)
     columns = sample(velocity, start, steps=steps, method=method)
     n_objects = model.count_transform.inverse(columns[:, :1])[:, 0]
-    raw = model.event_transform.inverse(_spread(columns[:, 1:], targets, model.event_transform.width))
+    raw: Tensor = model.event_transform.inverse(_spread(columns[:, 1:], targets, model.event_transform.width))
     names = _global_config(model).targets
     return EventGlobals(n_objects, raw[:, [model.event_transform.names.index(name) for name in names]])
 
@@ -507,9 +512,8 @@ def _told(model: EveNet, event_features: Tensor) -> Tensor:
 
 
 def _only(x: Tensor, columns: list[int]) -> Tensor:
-    keep = x.new_zeros(x.shape[-1])
-    keep[columns] = 1.0
-    return x * keep
+    # Those columns, zero elsewhere: what is left out may be anything, NaN included.
+    return _spread(x[..., columns], columns, x.shape[-1])
 
 
 def _spread(x: Tensor, columns: list[int], width: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
 from evenet_hep.model.heads.assignment import ResonanceScores
+from evenet_hep.model.heads.weighted_mean import divisor, weighted_mean
 from evenet_hep.model.topology import Process, Topology
 
 Equivalents = Literal["order", "daughters"]
@@ -68,7 +69,7 @@ def assignment_loss(
     ----------
     scores : mapping of str to ResonanceScores
         By kind, as given by :class:`~evenet_hep.model.heads.assignment.AssignmentHead`. An entry
-        ``"process/resonance"`` takes the place of the kind for that resonance alone.
+        ``"process/resonance"``, such as ``"TT1L/t2"``, takes the place of the kind for that resonance alone.
     targets : AssignmentTargets
         The truth.
     topology : Topology
@@ -89,7 +90,8 @@ def assignment_loss(
     Returns
     -------
     AssignmentLoss
-        Each zero, with a gradient of zero, where nothing in the batch counts.
+        Each zero, with a gradient of zero, where nothing in the batch counts; see
+        :func:`~evenet_hep.model.heads.weighted_mean.weighted_mean` for weights of either sign.
     """
     zero = torch.stack([each.multiplicity.sum() for each in scores.values()]).sum() * 0.0
     assignment, detection = [], []
@@ -129,8 +131,8 @@ def _scores_of(
     scores: Mapping[str, ResonanceScores], process: Process, slot: int, rows: Tensor
 ) -> ResonanceScores:
     name, kind = process.resonances[slot]
-    found = scores.get(f"{process.name}/{name}", scores[kind])
-    return ResonanceScores(*(each[rows] for each in found))
+    own = f"{process.name}/{name}"
+    return ResonanceScores(*(each[rows] for each in scores[own if own in scores else kind]))
 
 
 def _cost(
@@ -160,7 +162,7 @@ def _cheapest(
         parts = [cost[slot][target] for slot, target in enumerate(order)]
         totals.append(torch.stack([part for part in parts if part is not None]).sum(dim=0))
     cheapest = torch.stack(totals).min(dim=0).values  # (b,)
-    return _ratio((weight * cheapest).sum(), (weight[:, None] * complete).sum())
+    return (weight * cheapest).sum() / divisor(weight[:, None] * complete)
 
 
 def _detection_loss(
@@ -172,8 +174,4 @@ def _detection_loss(
         )
         for group in process.groups
     ]
-    return _ratio((weight * torch.stack(losses)).sum(), weight.sum() * len(losses))
-
-
-def _ratio(total: Tensor, weight: Tensor) -> Tensor:
-    return torch.where(weight > 0, total / torch.where(weight > 0, weight, 1.0), total * 0.0)
+    return weighted_mean(torch.stack(losses), weight)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
+from evenet_hep.model.heads.weighted_mean import weighted_mean
 from evenet_hep.model.layers import Attention, attendable, drop_path, require, require_probability
 from evenet_hep.model.pet import TimeEmbedding
 
@@ -117,7 +118,7 @@ class PointGenerationHead(nn.Module):
     sees_count : bool
         True tells the head how many points there are.
     positions : int
-        True points are generated as a set; a number above 0 tells them apart by their order, up to that many.
+        Most noised points that are told apart by their order; 0 generates them as a set.
     config : PointGenerationConfig
         Size.
 
@@ -199,7 +200,9 @@ class PointGenerationHead(nn.Module):
         if self.count_embedding is not None and count is not None:
             token = token + self.count_embedding(count)[:, None]
         if self.label is not None and label is not None:
-            token = token + self.label(one_hot(label, self.label.in_features))[:, None]
+            token = (
+                token + self.label(one_hot(label, self.label.in_features, self.label.weight.dtype))[:, None]
+            )
         allowed = attendable(mask)
         if attention_mask is not None:
             allowed = allowed & (attention_mask if attention_mask.ndim == 2 else attention_mask[:, None])
@@ -343,7 +346,7 @@ class GlobalGenerationHead(nn.Module):
             joined = self.unconditioned(when)
         token = self.token(joined)
         if self.label is not None and label is not None:
-            told = self.label(one_hot(label, self.label.in_features))
+            told = self.label(one_hot(label, self.label.in_features, self.label.weight.dtype))
             token = token + drop_path(told, probability=self.label_drop, training=self.training)
         scale, shift = token.chunk(2, dim=-1)
         x = F.silu(self.embed(x)) * (1 + scale) + shift
@@ -409,8 +412,8 @@ class InvisibleProjection(nn.Module):
         return projected
 
 
-def one_hot(label: Tensor, classes: int) -> Tensor:
-    """Rows (B, classes) with a one at the label; a row of zeros for a label of -1.
+def one_hot(label: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Rows (B, classes) with a one at the label (B,); a row of zeros for a label of -1.
 
     Examples
     --------
@@ -418,7 +421,7 @@ def one_hot(label: Tensor, classes: int) -> Tensor:
     tensor([[0., 1., 0.],
             [0., 0., 0.]])
     """
-    return (label[:, None] == torch.arange(classes, device=label.device)).to(torch.get_default_dtype())
+    return (label[:, None] == torch.arange(classes, device=label.device)).to(dtype)
 
 
 def velocity_loss(
@@ -438,16 +441,17 @@ def velocity_loss(
     Returns
     -------
     Tensor, scalar
-        Zero, with a gradient of zero, where nothing was noised or the weights sum to zero.
+        In single precision or better. Zero, with a gradient of zero, where nothing was noised; see
+        :func:`~evenet_hep.model.heads.weighted_mean.weighted_mean` for weights of either sign.
 
     Examples
     --------
     >>> velocity_loss(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2), torch.tensor([True]))
     tensor(5.)
     """
-    weight = mask.to(velocity.dtype)
+    difference = velocity.to(torch.promote_types(velocity.dtype, torch.float32)) - truth
+    square = torch.where(mask[..., None], difference, 0.0).square().mean(dim=-1)
+    weight = mask.to(square.dtype)
     if event_weight is not None:
         weight = weight * event_weight.reshape(-1, *([1] * (mask.ndim - 1)))
-    square = torch.where(mask[..., None], velocity - truth, 0.0).square().mean(dim=-1)
-    total = weight.sum()
-    return (weight * square).sum() / torch.where(total == 0, torch.ones_like(total), total)
+    return weighted_mean(square, weight)

@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.model.heads.branch import Branch
+from evenet_hep.model.heads.weighted_mean import weighted_mean
 from evenet_hep.model.layers import require, require_probability
 
 
@@ -58,6 +59,10 @@ class RegressionConfig:
         names = [target.name for target in self.targets]
         require(len(names) > 0, "regression.targets", "at least one target", names)
         require(len(set(names)) == len(names), "regression.targets", "names without repetition", names)
+        is_right = all(
+            group and "." not in group for group in self.groups
+        )  # each names a part of the network
+        require(is_right, "regression.targets", "names that begin without a slash and a dot", names)
         require(self.width >= 1, "regression.width", "at least 1", self.width)
         require(self.blocks >= 0, "regression.blocks", "at least 0", self.blocks)
         require_probability("regression.dropout", self.dropout)
@@ -132,12 +137,12 @@ class RegressionHead(nn.Module):
         Returns
         -------
         Tensor, scalar
-            Zero if nothing is known, or if the weights sum to zero.
+            Zero, with a gradient of zero, if nothing is known; see
+            :func:`~evenet_hep.model.heads.weighted_mean.weighted_mean` for weights of either sign.
         """
-        truth = torch.where(known, targets, values.detach())
+        truth = torch.where(known, targets.to(values.dtype), values.detach())
         distance = F.smooth_l1_loss(values / self.std, truth / self.std, reduction="none")
         weight = known.to(distance.dtype)
         if event_weight is not None:
             weight = weight * event_weight[:, None]
-        total = weight.sum()
-        return (weight * distance).sum() / torch.where(total == 0, torch.ones_like(total), total)
+        return weighted_mean(distance, weight)

@@ -177,7 +177,7 @@ class QueryLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, queries: Tensor, position: Tensor, memory: Tensor, bias: Tensor) -> Tensor:
-        """Queries (B, Q, D) of queries (B, Q, D); ``bias`` (B, 1, Q, N) is added to the logits of the objects."""
+        """Queries (B, Q, D) of queries (B, Q, D); ``bias`` (B, 1, Q, N + 1) is added to the attention logits."""
         queries = self.cross_attention(queries + position, memory, memory, queries, bias)
         queries = self.self_attention(queries + position, queries + position, queries, queries, None)
         update = self.project(self.dropout(F.relu(self.expand(queries))))

@@ -11,7 +11,9 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from evenet_hep.errors import InputError
 from evenet_hep.model.heads.segmentation import NOTHING, Segments
+from evenet_hep.model.heads.weighted_mean import weighted_mean
 
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss, arXiv:1708.02002
 
@@ -92,7 +94,15 @@ def segmentation_loss(
     Returns
     -------
     SegmentationLosses
-        Zero, with a gradient of zero, where there is nothing to compare.
+        Zero, with a gradient of zero, where there is nothing to compare; see
+        :func:`~evenet_hep.model.heads.weighted_mean.weighted_mean` for weights of either sign.
+
+    Raises
+    ------
+    InputError
+        If there are not as many targets as queries.
+    FloatingPointError
+        If the head gave values that are not finite.
 
     Examples
     --------
@@ -102,6 +112,13 @@ def segmentation_loss(
     >>> bool(losses.last.dice < 0.01), bool(losses.last.classes < 0.01)
     (True, True)
     """
+    for each in found:
+        if each.classes.shape[:2] != targets.classes.shape:
+            msg = (
+                f"targets.classes must have shape {tuple(each.classes.shape[:2])}, one class per query; "
+                f"found {tuple(targets.classes.shape)}"
+            )
+            raise InputError(msg)
     losses = [_loss(each, targets, mask, class_weight, event_weight) for each in found]
     *auxiliary, last = losses
     if not auxiliary:
@@ -158,8 +175,9 @@ def _loss(
     class_weights = events.expand_as(entropy)
     if class_weight is not None:
         class_weights = class_weights * class_weight[classes]
+    dice = _dice(logits, truth)
     return SegmentationLoss(
-        _mean(focal, weight), _mean(_dice(logits, truth), weight), _mean(entropy, class_weights)
+        weighted_mean(focal, weight), weighted_mean(dice, weight), weighted_mean(entropy, class_weights)
     )
 
 
@@ -178,8 +196,3 @@ def _dice(logits: Tensor, truth: Tensor) -> Tensor:
     probability, target = torch.sigmoid(logits), truth.to(logits.dtype)
     overlap = 2 * (probability * target).sum(dim=-1)
     return 1 - (overlap + 1) / (probability.sum(dim=-1) + target.sum(dim=-1) + 1)
-
-
-def _mean(loss: Tensor, weight: Tensor) -> Tensor:
-    total = weight.sum()
-    return torch.where(total > 0, (weight * loss).sum() / torch.where(total > 0, total, 1.0), loss.sum() * 0)
