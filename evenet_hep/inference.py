@@ -6,12 +6,13 @@ and every process reads the network once, however many chunks it works on.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import awkward as ak
 import numpy as np
@@ -20,6 +21,14 @@ import numpy.typing as npt
 from evenet_hep.errors import PredictionError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.nanoaod import Branches
+from evenet_hep.records import (
+    FoundResonances,
+    FoundSegments,
+    by_name,
+    invisible_records,
+    resonance_records,
+    segment_records,
+)
 from evenet_hep.schema import EventSchema
 from evenet_hep.share import CHECKPOINT_FILES, find_checkpoint
 
@@ -27,10 +36,14 @@ if TYPE_CHECKING:
     import torch
 
     from evenet_hep.model.evenet import EveNet
+    from evenet_hep.model.object_encoder import Encoding
+    from evenet_hep.model.topology import Process
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("classification", "embedding")
+OUTPUTS = ("classification", "regression", "assignment", "segmentation", "invisible", "embedding")
+# Outputs that are not called like the head they need.
+NEEDS = {"invisible": "invisible_generation", "embedding": None}
 
 _NETWORKS: dict[tuple[str, str], EveNet] = {}
 _LOCK = threading.Lock()
@@ -42,6 +55,37 @@ def network_loads() -> int:
     return _LOADS
 
 
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How invisible particles are drawn.
+
+    Parameters
+    ----------
+    particles : int
+        Invisible particles per event.
+    samples : int
+        Draws per event.
+    steps : int
+        Steps of the sampler.
+    method : {"midpoint", "ddim"}
+        See :func:`evenet_hep.model.diffusion.sample`.
+    seed : int
+        Together with the content of an event it fixes the noise: neither the order nor the number of events matters.
+    """
+
+    particles: int = 2
+    samples: int = 1
+    steps: int = 20
+    method: Literal["midpoint", "ddim"] = "midpoint"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("particles", "samples", "steps"):
+            if getattr(self, name) < 1:
+                msg = f"sampling: {name} must be at least 1; found {getattr(self, name)}"
+                raise PredictionError(msg)
+
+
 class Predictor:
     """Awkward arrays in, awkward predictions out: one record per event, in order.
 
@@ -51,14 +95,18 @@ class Predictor:
         Folder with ``model.safetensors``, ``config.json`` and ``schema.json``, or ``"demo"`` for the small network
         that comes with the package.
     heads : sequence of str
-        What to return: ``"classification"`` (one probability per class, by name) and ``"embedding"`` (one vector per
-        event).
+        What to return, of ``"classification"``, ``"regression"``, ``"assignment"``, ``"segmentation"``,
+        ``"invisible"`` and ``"embedding"``.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the GPU where the worker has one.
     batch_size : int, optional
         Events per forward pass; chosen from the width of the network and the device by default.
     branches : Branches, optional
         Which collections, MET and b-tag to read; what the version of the file suggests by default.
+    process : str, optional
+        Process whose resonances the assignment looks for; needed if the topology of the network has several.
+    sampling : Sampling
+        How invisible particles are drawn.
 
     Raises
     ------
@@ -95,6 +143,8 @@ class Predictor:
         device: str = "auto",
         batch_size: int | None = None,
         branches: Branches | None = None,
+        process: str | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         if not heads or (unknown := [head for head in heads if head not in OUTPUTS]):
             found = ", ".join(map(repr, unknown)) if heads else "none"
@@ -108,6 +158,8 @@ class Predictor:
         self.device = device
         self.batch_size = batch_size
         self.branches = branches
+        self.process = process
+        self.sampling = sampling or Sampling()
         self._digest = checkpoint_digest(self.checkpoint)
         if "classification" in self.heads and not self.schema.classes:
             msg = f"{self.checkpoint} names no classes in its schema; classification needs at least two"
@@ -142,9 +194,12 @@ class Predictor:
         Returns
         -------
         ak.Array
-            One record per event, with the fields ``classification`` (a float32 per class name) and ``embedding`` (a
-            float32 vector) as asked for. NaN for events without objects; no events give an array of length 0 and of the
-            same type.
+            One record per event, with the fields that were asked for: ``classification`` (a probability per class
+            name), ``regression`` (a value per target), ``assignment`` (see
+            :func:`~evenet_hep.records.resonance_records`), ``segmentation`` (see
+            :func:`~evenet_hep.records.segment_records`), ``invisible`` (see
+            :func:`~evenet_hep.records.invisible_records`) and ``embedding`` (a vector). NaN, probability 0, or no
+            segments for events without objects; no events give an array of length 0 and of the same type.
 
         Raises
         ------
@@ -169,7 +224,7 @@ class Predictor:
                 f"expects {network.schema.object_names + network.schema.event_names}"
             )
             raise PredictionError(msg)
-        return self._to_records(self._predict(network, events), network.schema)
+        return self._to_records(self._predict(network, events), events, network)
 
     def network(self) -> EveNet:
         """The network in evaluation mode, read once per process and device."""
@@ -188,27 +243,139 @@ class Predictor:
                 _LOADS += 1
             return _NETWORKS[key]
 
-    def _predict(self, network: EveNet, cloud: EventCloud) -> dict[str, npt.NDArray[np.float32]]:
+    def _predict(self, network: EveNet, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
         import torch  # noqa: PLC0415
 
-        if "classification" in self.heads and network.classification is None:
-            msg = f"the network {self.checkpoint} has no classification head"
-            raise PredictionError(msg)
+        for head in self.heads:
+            if (part := NEEDS.get(head, head)) and getattr(network, part) is None:
+                msg = f"the network {self.checkpoint} has no {head} head"
+                raise PredictionError(msg)
+        process = self._process(network)
+        results = self._empty_results(network, len(cloud), process)
         device = next(network.parameters()).device
-        widths = {"classification": len(network.schema.classes), "embedding": network.config.width}
-        results = {head: np.full((len(cloud), widths[head]), np.nan, np.float32) for head in self.heads}
         for rows, n_slots in self._batches(cloud.n_objects, network, device):
             objects = torch.from_numpy(cloud.objects[rows, :n_slots]).to(device)
             mask = torch.from_numpy(cloud.mask[rows, :n_slots]).to(device)
             event_features = torch.from_numpy(cloud.event_features[rows]).to(device)
             with torch.inference_mode():
-                encoded = network.encode(objects, mask, event_features)
-                if network.classification is not None and "classification" in results:
-                    logits = network.classification(encoded.objects, mask, encoded.event)
-                    results["classification"][rows] = logits.float().softmax(dim=1).cpu().numpy()
-                if "embedding" in results:
-                    results["embedding"][rows] = encoded.event.float().cpu().numpy()
+                found: dict[str, torch.Tensor] = {}
+                if set(self.heads) != {"invisible"}:
+                    encoding = network.encode(objects, mask, event_features)
+                    found = self._read_heads(network, encoding, mask, process)
+                if "invisible" in self.heads:
+                    noise = torch.from_numpy(self._noise(network, cloud, rows)).to(device)
+                    found["invisible"] = self._draw(network, objects, mask, event_features, noise)
+            for name, values in found.items():
+                place = results[name][rows]
+                place[tuple(slice(size) for size in values.shape)] = values.cpu().numpy()
+                results[name][rows] = place
         return results
+
+    def _process(self, network: EveNet) -> Process | None:
+        """The process whose resonances are looked for."""
+        if "assignment" not in self.heads or network.config.assignment is None:
+            return None
+        processes = network.config.assignment.topology.processes
+        found = [process for process in processes if self.process in (None, process.name)]
+        if len(found) != 1:
+            names = ", ".join(process.name for process in processes)
+            asked = "none was named" if self.process is None else f"found {self.process!r}"
+            msg = f"process must be one of {names}; {asked}"
+            raise PredictionError(msg)
+        return found[0]
+
+    def _empty_results(
+        self, network: EveNet, n_events: int, process: Process | None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What stands for an event without objects, with the shape and type of every output."""
+        config, sampling, schema = network.config, self.sampling, network.schema
+        shapes: dict[str, tuple[int, ...]] = {
+            "classification": (len(schema.classes),),
+            "regression": (len(config.regression.targets),) if config.regression else (),
+            "embedding": (config.width,),
+            "invisible": (sampling.samples, sampling.particles, len(schema.invisible)),
+        }
+        results: dict[str, npt.NDArray[Any]] = {
+            head: np.full((n_events, *shapes[head]), np.nan, np.float32)
+            for head in self.heads
+            if head in shapes
+        }
+        if process is not None and config.assignment is not None:
+            kinds = [config.assignment.topology.resonance(kind) for kind in process.kinds]
+            most = max((len(kind.daughters) for kind in kinds), default=0)
+            results["indices"] = np.full((n_events, len(kinds), most), -1, np.int64)
+            for name in ("probability", "detection"):
+                results[name] = np.full((n_events, len(kinds)), np.nan, np.float32)
+        if "segmentation" in self.heads and config.segmentation is not None:
+            queries, classes = config.segmentation.queries, 1 + len(config.segmentation.segments)
+            results["segments"] = np.zeros((n_events, queries, classes), np.float32)
+            results["segments"][..., 0] = 1.0
+            results["masks"] = np.zeros((n_events, queries, schema.capacity), np.float32)
+        return results
+
+    def _read_heads(
+        self, network: EveNet, encoding: Encoding, mask: torch.Tensor, process: Process | None
+    ) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        if "classification" in self.heads and network.classification is not None:
+            logits = network.classification(encoding.objects, mask, encoding.event)
+            found["classification"] = logits.float().softmax(dim=1)
+        if "regression" in self.heads and network.regression is not None:
+            found["regression"] = network.regression(encoding.event).float()
+        if "embedding" in self.heads:
+            found["embedding"] = encoding.event.float()
+        if process is not None and network.assignment is not None:
+            from evenet_hep.model.decoding import decode_assignment  # noqa: PLC0415
+
+            scores = network.assignment(encoding, mask, network.has_condition(mask), process.kinds)
+            decoded = decode_assignment(scores, mask, process.name, network.assignment.config.topology)
+            found |= decoded._asdict()
+        if "segmentation" in self.heads and network.segmentation is not None:
+            last = network.segmentation(encoding.objects, mask)[-1]
+            found["segments"] = last.classes.float().softmax(dim=-1)
+            found["masks"] = last.masks.float().sigmoid()
+        return found
+
+    def _noise(
+        self, network: EveNet, cloud: EventCloud, rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float32]:
+        """Noise that depends on the seed and on the content of each event alone."""
+        shape = (self.sampling.samples, self.sampling.particles, network.invisible_transform.width)
+        noise = np.empty((len(rows), *shape), np.float32)
+        for i, row in enumerate(rows):
+            content = cloud.objects[row, cloud.mask[row]].tobytes() + cloud.event_features[row].tobytes()
+            digest = hashlib.blake2b(content, digest_size=8, salt=str(self.sampling.seed).encode()[:16])
+            noise[i] = np.random.default_rng(int.from_bytes(digest.digest(), "little")).normal(size=shape)
+        return noise
+
+    def _draw(
+        self,
+        network: EveNet,
+        objects: torch.Tensor,
+        mask: torch.Tensor,
+        event_features: torch.Tensor,
+        noise: torch.Tensor,
+    ) -> torch.Tensor:
+        """Invisible particles, shape (events, samples, particles, features)."""
+        import torch  # noqa: PLC0415
+
+        from evenet_hep.model.generation import sample_invisible  # noqa: PLC0415
+
+        everywhere = torch.ones(noise.shape[0], noise.shape[2], dtype=torch.bool, device=noise.device)
+        draws = [
+            sample_invisible(
+                network,
+                objects,
+                mask,
+                event_features,
+                everywhere,
+                steps=self.sampling.steps,
+                method=self.sampling.method,
+                noise=noise[:, i],
+            ).features
+            for i in range(noise.shape[1])
+        ]
+        return torch.stack(draws, dim=1)
 
     def _batches(
         self, n_objects: npt.NDArray[np.int64], network: EveNet, device: torch.device
@@ -224,15 +391,30 @@ class Predictor:
             start += len(rows)
             yield rows, int(n_objects[rows[-1]])
 
-    def _to_records(self, results: Mapping[str, npt.NDArray[np.float32]], schema: EventSchema) -> ak.Array:
-        fields: dict[str, ak.Array] = {}
-        if "classification" in results:
-            probabilities = results["classification"]
-            fields["classification"] = ak.zip(
-                {name: probabilities[:, i] for i, name in enumerate(schema.classes)}
-            )
-        if "embedding" in results:
-            fields["embedding"] = ak.from_numpy(results["embedding"])
+    def _to_records(
+        self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: EveNet
+    ) -> ak.Array:
+        config, fields = network.config, {}
+        for head in self.heads:
+            if head == "classification":
+                fields[head] = by_name(results[head], network.schema.classes)
+            elif head == "regression" and config.regression is not None:
+                fields[head] = by_name(results[head], [target.name for target in config.regression.targets])
+            elif head == "embedding":
+                fields[head] = ak.from_numpy(results[head])
+            elif head == "invisible":
+                fields[head] = invisible_records(results[head], network.schema.invisible_names)
+            elif head == "segmentation" and config.segmentation is not None:
+                names = config.segmentation.segments
+                fields[head] = segment_records(
+                    FoundSegments(names, results["segments"], results["masks"]), cloud
+                )
+            elif (process := self._process(network)) is not None and config.assignment is not None:
+                names = tuple(name for name, _ in process.resonances)
+                topology = config.assignment.topology
+                daughters = tuple(topology.resonance(kind).daughters for kind in process.kinds)
+                parts = (results[name] for name in ("indices", "probability", "detection"))
+                fields[head] = resonance_records(FoundResonances(names, daughters, *parts), cloud)
         return ak.zip(fields, depth_limit=1)
 
 

@@ -507,7 +507,8 @@ def _told(model: EveNet, event_features: Tensor) -> Tensor:
     config = _object_config(model)
     if config.zeroed_conditions == "raw":
         kept = [model.event_transform.names.index(name) for name in config.conditions]
-        return model.event_transform(_only(event_features, kept))
+        columns: Tensor = model.event_transform(_only(event_features, kept))
+        return columns
     return _only(model.event_transform(event_features), _event_columns(model, config.conditions))
 
 

@@ -38,13 +38,17 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "events": ({"awkward", "uproot", "pyarrow"}, {"events", "schema", "errors", "kinematics", "share"}),
     "model": ({"torch"}, {"model", "schema", "errors", "kinematics", "share"}),
     "stats": ({"hist", "iminuit", "matplotlib"}, {"stats", "schema", "errors", "kinematics"}),
+    "records": (
+        {"awkward", "uproot", "pyarrow"},
+        {"records", "events", "schema", "errors", "kinematics", "share"},
+    ),
     "training": (
         {"awkward", "torch", "lightning", "pyarrow"},
         {"training", "events", "model", "schema", "errors", "kinematics", "share"},
     ),
     "inference": (
         {"awkward", "torch", "uproot", "pyarrow"},
-        {"inference", "events", "model", "schema", "errors", "kinematics", "share"},
+        {"inference", "records", "events", "model", "schema", "errors", "kinematics", "share"},
     ),
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
@@ -78,6 +78,8 @@ class AssignmentConfig:
             require(
                 is_right, f"assignment.{name}", f"empty or one for each of {', '.join(PROPERTIES)}", values
             )
+        is_right = all(value > 0 for value in self.property_std)
+        require(is_right, "assignment.property_std", "positive", self.property_std)
         self.encoder()  # checks the rest
 
     def encoder(self) -> ObjectEncoderConfig:
@@ -140,8 +142,14 @@ class AssignmentHead(nn.Module):
             }
         )
 
-    def forward(self, encoding: Encoding, mask: Tensor, condition_mask: Tensor) -> dict[str, ResonanceScores]:
-        """Scores of every resonance of the topology, by name.
+    def forward(
+        self,
+        encoding: Encoding,
+        mask: Tensor,
+        condition_mask: Tensor,
+        kinds: Collection[str] | None = None,
+    ) -> dict[str, ResonanceScores]:
+        """Scores of resonances, by name.
 
         Parameters
         ----------
@@ -151,6 +159,8 @@ class AssignmentHead(nn.Module):
             True for a real object.
         condition_mask : bool Tensor, shape (B,)
             False where there are no event features.
+        kinds : collection of str, optional
+            Names of the resonances; all of the topology by default.
 
         Returns
         -------
@@ -159,6 +169,8 @@ class AssignmentHead(nn.Module):
         batch = mask.shape[0]
         scores = {}
         for resonance, properties in zip(self.config.topology.resonances, self.properties, strict=True):
+            if kinds is not None and resonance.name not in kinds:
+                continue
             rows = self._drop(properties.expand(batch, -1))
             condition = self.property_embedding(rows)  # (B, D)
             scores[resonance.name] = self.branches[resonance.head](encoding, mask, condition_mask, condition)
