@@ -152,13 +152,18 @@ class ExponentialRates:
 
     def __call__(self, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rates (..., n_rows) and their derivatives (..., n_rows, n_coefficients)."""
-        with np.errstate(over="ignore"):
-            density = self.rows.weights * np.exp(theta @ self.basis.T)
-        slopes = density[..., None] * self.basis
-        return (
-            np.add.reduceat(density, self.rows.starts, axis=-1),
-            np.add.reduceat(slopes, self.rows.starts, axis=-2),
-        )
+        with np.errstate(over="ignore", invalid="ignore"):
+            slopes = self._density(theta)[..., None] * self.basis
+            return self.rates(theta), np.asarray(np.add.reduceat(slopes, self.rows.starts, axis=-2))
+
+    def rates(self, theta: FloatArray) -> FloatArray:
+        """Rates (..., n_rows); infinite or NaN where the exponential overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.add.reduceat(self._density(theta), self.rows.starts, axis=-1))
+
+    def _density(self, theta: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.rows.weights * np.exp(theta @ self.basis.T))
 
 
 class FunctionRates:

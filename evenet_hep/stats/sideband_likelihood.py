@@ -273,5 +273,9 @@ def side_band_errors(regions: Regions, theta: FloatArray, active: BoolArray) -> 
     spread = np.einsum("rp,r,rq->pq", design, noise, design)
     inverse = np.linalg.pinv(curvature, hermitian=True)
     covariance = free @ inverse @ spread @ inverse @ free.T
-    variance = float(slopes[-1] @ covariance @ slopes[-1])
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # an exponential far outside the side bands knows nothing
+        variance = float(slopes[-1] @ covariance @ slopes[-1])
+    variance = np.inf if np.isnan(variance) else variance
     return SideBandErrors(covariance, float(np.sqrt(max(variance, 0.0))), float(deviance))

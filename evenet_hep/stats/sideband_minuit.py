@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from iminuit import Minuit
-from scipy import special
 
 from evenet_hep.errors import InputError
-from evenet_hep.stats.backgrounds import Function, FunctionRates, LinearRates, Rates
+from evenet_hep.stats.backgrounds import ExponentialRates, Function, FunctionRates, LinearRates, Rates
+from evenet_hep.stats.weighted_poisson import scaled_poisson_logpdf
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ def rates_at(rates: Rates, theta: FloatArray) -> FloatArray:
     if isinstance(rates, FunctionRates):
         values = [rates.rates(row) for row in np.atleast_2d(theta)]
         return np.stack(values) if theta.ndim == 2 else values[0]
-    return rates(theta)[0]
+    return rates.rates(theta) if isinstance(rates, ExponentialRates) else rates(theta)[0]
 
 
 class SidebandCost:
@@ -76,32 +76,48 @@ class SidebandCost:
         Directions that are free; the unit matrix if all are.
     signal : bool
         Whether the first argument is a signal in the window; without, all arguments are background.
+    minimum : float64 array, shape (n_rows,), optional
+        Rates at the minimum, if known: the smooth continuation must begin below them, however bad the fit.
     """
 
     errordef = Minuit.LEAST_SQUARES
 
-    def __init__(self, regions: Regions, theta: FloatArray, directions: FloatArray, *, signal: bool) -> None:
+    def __init__(
+        self,
+        regions: Regions,
+        theta: FloatArray,
+        directions: FloatArray,
+        *,
+        signal: bool,
+        minimum: FloatArray | None = None,
+    ) -> None:
         self.regions, self.theta, self.directions, self.signal = regions, theta, directions, signal
         # Rows of infinite scale are left out.
         self.used = np.isfinite(regions.scale)
         y, self.scale = regions.sumw[self.used], regions.scale[self.used]
         self.n = y / self.scale
+        self.sumw = y
         # Where the logarithm goes over into a parabola, and how steep empty bins are below zero.
-        self.floor = np.where(y > 0, 1e-3 * y, 1e-3 * self.scale)
-        self.constant = float(2 * (special.gammaln(self.n + 1) + self.n * np.log(self.scale)).sum())
+        lowest = y if minimum is None else np.minimum(y, np.maximum(minimum[self.used], 1e-12 * y))
+        self.floor = 1e-3 * np.where(y > 0, lowest, self.scale)
+        # -2 ln L of a perfect description. The rest is small even for a billion events, and so exact.
+        self.perfect = float(-2 * scaled_poisson_logpdf(y, self.scale, y).sum())
 
     def __call__(self, *parameters: float) -> float:
         """-2 ln L."""
         rate = self._rate(parameters)
-        inside = np.maximum(rate, self.floor)
+        excess = (rate - self.sumw) / self.scale
+        relative = (
+            np.where(self.n > 0, np.maximum(rate, self.floor) / np.where(self.n > 0, self.sumw, 1.0), 1.0) - 1
+        )
         below = np.minimum(rate - self.floor, 0.0) / self.floor
-        logs = self.n * (np.log(inside) + below - 0.5 * below**2)
+        logs = self.n * (np.log1p(relative) + below - 0.5 * below**2)
         penalty = np.where(self.n > 0, 0.0, (np.minimum(rate, 0.0) / self.floor) ** 2)
-        return float(self.constant + 2 * (rate / self.scale - logs + penalty).sum())
+        return float(self.perfect + 2 * (excess - logs + penalty).sum())
 
     def gradient(self, *parameters: float) -> FloatArray:
         """Derivatives of -2 ln L with the parameters."""
-        rate, slopes = self._rate_and_slopes(parameters)
+        rate, slopes = self.rate_and_slopes(parameters)
         below = np.minimum(rate - self.floor, 0.0) / self.floor
         logs = np.where(below < 0, (1 - below) / self.floor, 1 / np.maximum(rate, self.floor))
         penalty = np.where(self.n > 0, 0.0, 2 * np.minimum(rate, 0.0) / self.floor**2)
@@ -116,9 +132,11 @@ class SidebandCost:
     def _rate(self, parameters: tuple[float, ...]) -> FloatArray:
         rate = rates_at(self.regions.rates, self._theta(parameters)).copy()
         rate[-1] += parameters[0] if self.signal else 0.0
-        return np.asarray(rate[self.used])
+        # A minimiser may step where an exponential overflows; it only has to see that this is bad.
+        return np.nan_to_num(rate[self.used], nan=1e100, posinf=1e100, neginf=-1e100)
 
-    def _rate_and_slopes(self, parameters: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
+    def rate_and_slopes(self, parameters: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
+        """Rates of the rows in use (n_used,), and their derivatives with the background (n_used, n_parameters)."""
         rate, slopes = self.regions.rates(self._theta(parameters))
         rate = rate.copy()
         rate[-1] += parameters[0] if self.signal else 0.0
@@ -166,8 +184,12 @@ def minuit_at(
     True 5.00
     """
     rates = regions.rates
-    held = isinstance(rates, LinearRates) and active.any()
+    held = bool(isinstance(rates, LinearRates) and active.any())
     directions = free_directions(rates, active)
+    # Positivity can decide everything. Minuit wants parameters even then: it gets all of them, fixed.
+    stuck = directions.shape[1] == 0
+    held = held and not stuck
+    directions = np.eye(len(theta)) if stuck else directions
     origin = theta if held else np.zeros_like(theta)
     names = [f"u{k}" for k in range(directions.shape[1])] if held else list(rates.names)
     start = list(np.zeros(directions.shape[1])) if held else list(theta)
@@ -179,17 +201,27 @@ def minuit_at(
         regions = regions._replace(
             scale=np.where(np.arange(len(active)) < len(active) - 1, regions.scale, np.inf)
         )
-    cost = SidebandCost(regions, origin, directions, signal=signal is not None)
+    minimum = rates_at(rates, theta).copy()
+    minimum[-1] += signal or 0.0
+    cost = SidebandCost(regions, origin, directions, signal=signal is not None, minimum=minimum)
     minuit = Minuit(cost, *start, name=names, grad=None if function else cost.gradient)
     for name, limits in ((function.limits or {}) if function else {}).items():
         minuit.limits[name] = limits
     minuit.print_level = 0
-    for name, value in zip(names, start, strict=True):
-        minuit.errors[name] = max(0.05 * abs(value), 0.01)
+    # First steps as long as the errors will be: with many events a per cent of the value is a hundred errors.
+    rate, slopes = cost.rate_and_slopes(tuple(start))
+    design = slopes @ directions
+    if signal is not None:
+        design = np.column_stack([np.arange(len(rate)) == len(active) - 1, design])
+    curvature = np.einsum("rp,r,rq->pq", design, 1 / (cost.scale * np.maximum(rate, cost.floor)), design)
+    for name, variance in zip(names, np.diag(np.linalg.pinv(curvature, hermitian=True)), strict=True):
+        minuit.errors[name] = float(np.sqrt(variance)) if variance > 0 else 0.01
     if empty:
         minuit.fixed["signal"] = True
+    for name in names if stuck else ():
+        minuit.fixed[name] = name != "signal" or empty
+    minuit.migrad()
     if minuit.nfit:
-        minuit.migrad()
         minuit.hesse()
     return minuit
 

@@ -135,8 +135,8 @@ class ExponentialProblem:
 
     def objective(self, theta: FloatArray, which: Indices) -> FloatArray:
         """-ln L (n,); infinite where the exponential overflows or vanishes."""
-        rate = self.rates(theta)[0]
-        inside = np.asarray(((rate > 0) & np.isfinite(rate)).all(axis=1))
+        rate = self.rates.rates(theta)
+        inside = np.asarray(((rate > 1e-200) & (rate < 1e200)).all(axis=1))
         rate = np.where(inside[:, None], rate, 1.0)
         value = (self.cost[which] * rate - self.logs[which] * np.log(rate)).sum(axis=1)
         return np.where(inside, value, np.inf)

@@ -190,7 +190,7 @@ def test_pulls_and_coverage_with_many_toys(
     background: int | str, scale: Scale, weights: str, n: float, n_signal: float
 ) -> None:
     """Ten times the events, so that the skewness of Poisson numbers hides below the smaller errors."""
-    check(toys(1500, background, scale, weights, 10 * n, n_signal, seed=18), n_signal)
+    check(toys(1000, background, scale, weights, 10 * n, n_signal, seed=18), n_signal)
 
 
 def test_scale_factors_of_single_bins_pull_the_background_down() -> None:

@@ -141,6 +141,32 @@ def test_positivity_holds_the_background() -> None:
     assert fit.uncertainty > 0
 
 
+def test_minuit_knows_how_bad_a_bad_fit_is() -> None:
+    """Rates far below the contents are where the cost is continued; it must begin below the minimum."""
+    contents = [2e5, 3e4, 500, 100, 20, 4, 1]
+    for background in (0, "exponential"):
+        fit = fit_sideband(spectrum(contents), window=(3, 4), background=background)
+        assert fit.deviance > 1000
+        assert fit.minuit.fval == pytest.approx(fit.m2lnl, abs=1e-3)
+
+
+def test_a_billion_events() -> None:
+    edges = np.linspace(0, 10, 21)
+    contents = np.round(1e7 * np.exp(-edges[:-1] / 5))
+    fit = fit_sideband(Spectrum(edges, contents, contents), window=(4, 5), background="exponential")
+    assert fit.minuit.valid
+    assert fit.signal_uncertainty < 1e-3 * fit.observed
+
+
+def test_exponential_far_outside_the_side_bands_is_not_known() -> None:
+    contents = np.append(np.zeros(20), [1, 30])
+    fit = fit_sideband(spectrum(contents), window=(0, 18), background="exponential")
+    assert fit.expected >= 0
+    assert fit.uncertainty >= 0
+    falling_end = fit_sideband(spectrum(contents[::-1]), window=(0, 1), background="exponential")
+    assert falling_end.uncertainty > falling_end.expected / 3
+
+
 def test_integrated_bins_for_wide_bins() -> None:
     """Curvature within a bin shifts its centre; the integral does not care."""
     edges = np.linspace(5, 16, 12)
