@@ -114,6 +114,7 @@ def bootstrap_spin(
     if method == "likelihood":
         bins = np.asarray(edges, np.float64)
         sums = _poisson_sums(_bin_features(*events, bins), n_replicas, seed)
+        # Negative weights may leave a bin of a replica below zero where the measurement's own is not.
         n = np.maximum(sums.reshape(n_replicas, 15, len(bins) - 1), 0.0)
         replicas = maximize_linear(n, *bin_integrals(bins, powers))
     else:

@@ -105,11 +105,13 @@ def intervals(found: Entanglement) -> tuple[np.ndarray, np.ndarray]:
     return (value - bias - truth) / sigma, (low <= truth) & (truth <= high)
 
 
-def quantity_toys(n_toys: int, seed: int, n_replicas: int) -> tuple[np.ndarray, np.ndarray]:
+def quantity_toys(
+    n_toys: int, seed: int, n_replicas: int, mean: float = 6000
+) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     found = []
     for i in range(n_toys):
-        plus, minus, weights = toy(rng, 6000, weighted=bool(i % 2))
+        plus, minus, weights = toy(rng, mean, weighted=bool(i % 2))
         if n_replicas:
             boot = bootstrap_spin(plus, minus, weights=weights, n_replicas=n_replicas, seed=i)
             found.append(intervals(bootstrap_entanglement(boot)))
@@ -120,9 +122,9 @@ def quantity_toys(n_toys: int, seed: int, n_replicas: int) -> tuple[np.ndarray, 
     return np.array(pulls), np.array(hits)
 
 
-@pytest.mark.parametrize("n_replicas", [0, 200])
+@pytest.mark.parametrize("n_replicas", [0, 150])
 def test_intervals_of_quantities_cover(n_replicas: int) -> None:
-    pulls, hits = quantity_toys(200, 13, n_replicas)
+    pulls, hits = quantity_toys(200, 13, n_replicas, mean=3000)
     assert_pulls(pulls)
     assert_coverage(hits)
 
@@ -261,7 +263,7 @@ def test_cos_phi_fit_pulls_and_unfolded_fit() -> None:
     probability = np.diff(edges) / 2 - d * np.diff(edges**2) / 4
     smearing = np.eye(10) + 0.2 * np.eye(10, k=1) + 0.2 * np.eye(10, k=-1)
     pulls = []
-    for _ in range(500):
+    for _ in range(300):
         n = rng.poisson(4000 * probability)
         direct = fit_entanglement((n, edges))
         # Perfectly known smearing, inverted: the covariance must carry everything the counts do.
