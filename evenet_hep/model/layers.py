@@ -24,9 +24,38 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 
+HAS_AVX512 = (
+    torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
+)
+
 
 class ConfigError(EveNetError):
     """A network configuration with an unknown key, a value of the wrong kind, or values that contradict each other."""
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear`` that calls oneDNN for inference in single precision, where that is faster.
+
+    PyTorch's own matrix kernel on processors makes no use of AVX-512 on some that have it; without AVX-512 the two
+    are equally fast.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One vector per vector: (..., D_in) to (..., D_out)."""
+        if torch.compiler.is_compiling() or not self._has_kernel(x):
+            return F.linear(x, self.weight, self.bias)
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return result
+
+    def _has_kernel(self, x: Tensor) -> bool:
+        return (
+            HAS_AVX512
+            and x.device.type == "cpu"
+            and x.dtype == self.weight.dtype == torch.float32
+            and x.numel() > 0
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+        )
 
 
 class Attention(nn.Module):
@@ -53,8 +82,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.project_in = nn.Linear(width, 3 * width)  # query, key, value
-        self.project_out = nn.Linear(width, width)
+        self.project_in = Linear(width, 3 * width)  # query, key, value
+        self.project_out = Linear(width, width)
         nn.init.xavier_uniform_(self.project_in.weight)
         nn.init.zeros_(self.project_in.bias)
         nn.init.zeros_(self.project_out.bias)
@@ -122,9 +151,9 @@ class Gate(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.from_update = nn.Linear(width, 3 * width)  # W_r, W_z, W_g
-        self.from_state = nn.Linear(width, 2 * width, bias=False)  # U_r, U_z
-        self.from_reset = nn.Linear(width, width, bias=False)  # U_g
+        self.from_update = Linear(width, 3 * width)  # W_r, W_z, W_g
+        self.from_state = Linear(width, 2 * width, bias=False)  # U_r, U_z
+        self.from_reset = Linear(width, width, bias=False)  # U_g
         self.bias = nn.Parameter(torch.full((width,), 2.0))
 
     def forward(self, update: Tensor, state: Tensor) -> Tensor:
@@ -169,11 +198,11 @@ class GatedBlock(nn.Module):
         super().__init__()
         inner = round(expansion * width_in)
         self.norm = nn.LayerNorm(width_in)
-        self.expand = nn.Linear(width_in, inner)
-        self.project = nn.Linear(inner, width_out)
+        self.expand = Linear(width_in, inner)
+        self.project = Linear(inner, width_out)
         self.dropout = nn.Dropout(dropout)
         self.gate = Gate(width_out) if gated else None
-        self.skip = nn.Linear(width_in, width_out) if gated and width_in != width_out else nn.Identity()
+        self.skip = Linear(width_in, width_out) if gated and width_in != width_out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., width_in) to (..., width_out)."""
@@ -185,9 +214,7 @@ class GatedBlock(nn.Module):
 
 def feed_forward(width: int, *, dropout: float = 0.0) -> nn.Sequential:
     """Linear to twice the width, GELU, dropout, linear back."""
-    return nn.Sequential(
-        nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
-    )
+    return nn.Sequential(Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), Linear(2 * width, width))
 
 
 def drop_path(update: Tensor, *, probability: float, training: bool, layout: Rows | None = None) -> Tensor:

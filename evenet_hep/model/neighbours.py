@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
+from evenet_hep.model.layers import Linear
 from evenet_hep.model.packing import Group, Rows
 
 FAR = 999.0  # what the published network adds to the coordinates of padded slots
@@ -48,9 +49,9 @@ class NeighbourLayer(nn.Module):
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
         inner = 2 * width_out
-        self.neighbour = nn.Linear(width_in, inner, bias=False)  # A
-        self.own = nn.Linear(width_in, inner)  # B
-        self.project = nn.Linear(inner, width_out)
+        self.neighbour = Linear(width_in, inner, bias=False)  # A
+        self.own = Linear(width_in, inner)  # B
+        self.project = Linear(inner, width_out)
 
     def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Rows (R, width_out) of rows (R, width_in)."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from evenet_hep.model.layers import (
     Attention,
+    Linear,
     drop_path,
     feed_forward,
     require,
@@ -116,8 +117,8 @@ class TimeEmbedding(nn.Module):
         half = TIME_TERMS // 2
         step = torch.log(torch.tensor(10000.0)) / (half - 1)
         self.register_buffer("frequency", torch.exp(-step * torch.arange(half)), persistent=False)
-        self.expand = nn.Linear(TIME_TERMS, 2 * width, bias=False)
-        self.project = nn.Linear(2 * width, width, bias=False)
+        self.expand = Linear(TIME_TERMS, 2 * width, bias=False)
+        self.project = Linear(2 * width, width, bias=False)
 
     def forward(self, time: Tensor) -> Tensor:
         """Vectors (B, D) of times (B,)."""
@@ -146,8 +147,8 @@ class Adapter(nn.Module):
 
     def __init__(self, width: int, bottleneck: int) -> None:
         super().__init__()
-        self.down = nn.Linear(width, bottleneck, bias=False)
-        self.up = nn.Linear(bottleneck, width, bias=False)
+        self.down = Linear(width, bottleneck, bias=False)
+        self.up = Linear(bottleneck, width, bias=False)
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -218,10 +219,10 @@ class PET(nn.Module):
         self.register_buffer("feature_of_column", feature_of_column, persistent=False)
         self.features = len(widths)
         self.feature_mlp = nn.Sequential(
-            nn.Linear(columns, 2 * width), nn.GELU(), nn.Linear(2 * width, width), nn.GELU()
+            Linear(columns, 2 * width), nn.GELU(), Linear(2 * width, width), nn.GELU()
         )
         self.time_embedding = TimeEmbedding(width)
-        self.film = nn.Linear(width, 2 * width, bias=False)
+        self.film = Linear(width, 2 * width, bias=False)
         self.local: LocalBranch | None = None
         if config.local_layers:
             self.local = LocalBranch(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from evenet_hep.model.layers import (
     Attention,
     GatedBlock,
+    Linear,
     attendable,
     feed_forward,
     require,
@@ -75,7 +76,7 @@ class ClassificationHead(nn.Module):
             *(GatedBlock(width, width, dropout=config.dropout) for _ in range(config.blocks))
         )
         self.output_norm = nn.BatchNorm1d(width)
-        self.output = nn.Linear(width, classes)
+        self.output = Linear(width, classes)
 
     def forward(self, objects: Tensor, mask: Tensor, event: Tensor) -> Tensor:
         """Logits.
