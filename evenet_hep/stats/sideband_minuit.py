@@ -133,7 +133,10 @@ class SidebandCost:
         rate = rates_at(self.regions.rates, self._theta(parameters)).copy()
         rate[-1] += parameters[0] if self.signal else 0.0
         # A minimiser may step where an exponential overflows; it only has to see that this is bad.
-        return np.nan_to_num(rate[self.used], nan=1e100, posinf=1e100, neginf=-1e100)
+        used: FloatArray = rate[self.used]
+        return (
+            used if np.isfinite(used).all() else np.nan_to_num(used, nan=1e100, posinf=1e100, neginf=-1e100)
+        )
 
     def rate_and_slopes(self, parameters: tuple[float, ...]) -> tuple[FloatArray, FloatArray]:
         """Rates of the rows in use (n_used,), and their derivatives with the background (n_used, n_parameters)."""
