@@ -446,9 +446,10 @@ def _device(name: str) -> torch.device:
 def _events_at_once(n_slots: int, width: int, device_type: str) -> int:
     """Events per forward pass.
 
-    On a CPU wide networks like small batches, whose activations stay in the cache, and narrow ones large batches, which
-    share the cost of every call; measured best: about 500 objects at a width of 256, 10 000 at 48.
+    On a CPU as many as the body takes at once: more would only fill the memory, in the heads above all.
     """
     if device_type != "cpu":
         return max(1, 65_536 // n_slots)
-    return max(16, 2**25 // (width * width * n_slots))
+    from evenet_hep.model.packing import rows_at_once  # noqa: PLC0415
+
+    return max(16, rows_at_once(width) // n_slots)

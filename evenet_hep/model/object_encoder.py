@@ -162,7 +162,7 @@ class ObjectEncoder(nn.Module):
             embedded: Tensor = self.blocks(self.combine(typed))
             return embedded
 
-        tokens = arrange(is_real).apply(embed)
+        tokens = arrange(is_real).apply(embed, width=objects.shape[-1])
         event = self.event_token if token is None else token[:, None]
         tokens = torch.cat([event.to(tokens.dtype).expand(batch, 1, -1), tokens], dim=1)  # (B, 1 + N + 1, D)
 
@@ -173,5 +173,5 @@ class ObjectEncoder(nn.Module):
                 x = x + self.shared(self.shared_norm(x))
             return x
 
-        x = arrange(F.pad(is_real, (1, 0), value=True)).apply(attend)
+        x = arrange(F.pad(is_real, (1, 0), value=True)).apply(attend, width=objects.shape[-1])
         return Encoding(objects=x[:, 1:-1], event=x[:, 0], condition=x[:, -1])

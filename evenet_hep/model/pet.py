@@ -291,7 +291,7 @@ class PET(nn.Module):
                 x = block(x, rows)
             return x + entered
 
-        return layout.apply(run)
+        return layout.apply(run, width=self.film.in_features)
 
     def _with_phantoms(self, features: Tensor, mask: Tensor) -> Tensor:
         """Real slots, and all slots of an event with too few of them, if padding is not zero there."""

@@ -154,7 +154,7 @@ def test_a_lone_object_has_no_neighbours_and_a_pair_has_one() -> None:
     local = pet.local
     assert local is not None
     features, mask = sample([1, 2], 3)
-    nearby = arrange(mask).apply(lambda rows: local(rows.take(features), pet.coordinates, rows))
+    nearby = arrange(mask).apply(lambda rows: local(rows.take(features), pet.coordinates, rows), width=WIDTH)
     assert (nearby[0] == 0).all()
     assert (nearby[1, :2] != 0).any(dim=-1).all()
 
