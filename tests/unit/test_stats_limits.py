@@ -17,14 +17,13 @@ from scipy.stats import norm
 
 from evenet_hep.errors import FileError, InputError
 from evenet_hep.stats.limits import (
-    INTERPOLATION,
-    Likelihood,
     _root,
     asymptotic_cls,
     find_discovery,
     find_limit,
     fit_signal,
 )
+from evenet_hep.stats.profile_likelihood import INTERPOLATION, Likelihood
 from evenet_hep.stats.workspace import make_workspace
 
 pyhf = pytest.importorskip("pyhf")
