@@ -43,6 +43,7 @@ from evenet_hep.model.layers import ConfigError, GatedBlock, read_config, requir
 from evenet_hep.model.normalize import FeatureTransform
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
 from evenet_hep.model.pet import PET, PETConfig
+from evenet_hep.model.topology import Topology
 from evenet_hep.schema import EventSchema
 
 
@@ -129,8 +130,24 @@ class EveNetConfig:
                 raise ConfigError(msg)
 
     @classmethod
-    def published(cls) -> EveNetConfig:
-        """The published network of 20 million parameters, with the behaviour of the published code."""
+    def published(cls, *, heads: Sequence[str] = ("classification",)) -> EveNetConfig:
+        """The published network of 20 million parameters, with the behaviour of the published code.
+
+        Parameters
+        ----------
+        heads : sequence of str
+            Heads in their published sizes, of all but ``"regression"``, whose targets were never published.
+
+        Raises
+        ------
+        ConfigError
+            For another head.
+        """
+        parts = _published_heads()
+        if unknown := [head for head in heads if head not in parts]:
+            msg = f"heads must be some of {', '.join(parts)}; found {unknown[0]!r}"
+            raise ConfigError(msg)
+        chosen: dict[str, Any] = {head: part if head in heads else None for head, part in parts.items()}
         return cls(
             width=256,
             event_embedding=EventEmbeddingConfig(widths=(16, 32, 64, 128, 256, 256)),
@@ -142,6 +159,7 @@ class EveNetConfig:
                 phantom_neighbours=True,
                 neighbours_see_attention_mask=False,
             ),
+            **chosen,
         )
 
     @classmethod
@@ -169,6 +187,20 @@ class EveNetConfig:
     def from_dict(cls, content: Mapping[str, Any]) -> EveNetConfig:
         """A configuration from such a dictionary; keys left out take their defaults, unknown ones are errors."""
         return read_config(cls, content)
+
+
+def _published_heads() -> dict[str, Any]:
+    topology, told = Topology.published(), ("met", "met_phi", "m_all")
+    return {
+        "classification": ClassificationConfig(),
+        "assignment": AssignmentConfig(topology, impossible_is_uniform=True),
+        "segmentation": SegmentationConfig(topology.segments, attends_padding=True),
+        "object_generation": ObjectGenerationConfig(conditions=(*told, "ht")),
+        "invisible_generation": InvisibleGenerationConfig(positions=35, columns="padded", padded_output=True),
+        "global_generation": GlobalGenerationConfig(
+            targets=("ht",), conditions=told, blocks=0, block_layers=1
+        ),
+    }
 
 
 def _with_lists(items: list[tuple[str, Any]]) -> dict[str, Any]:
