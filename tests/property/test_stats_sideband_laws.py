@@ -27,7 +27,7 @@ def spectrum(values: list[int], *, weight: float = 1.0, shift: float = 0.0, unit
     return Spectrum(shift + unit * np.arange(len(y) + 1.0), weight * y, weight**2 * y)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(contents, degrees)
 def test_nothing_fits_better(values: list[int], degree: int) -> None:
     """The alternative is at least as likely as the null hypothesis, and Minuit finds nothing below either."""
@@ -42,7 +42,7 @@ def test_nothing_fits_better(values: list[int], degree: int) -> None:
     assert richer.m2lnl <= fit.m2lnl + 1e-6
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(contents, degrees, st.floats(0.1, 20))
 def test_constant_weights_change_yields_but_not_significances(
     values: list[int], degree: int, weight: float
@@ -54,7 +54,7 @@ def test_constant_weights_change_yields_but_not_significances(
     assert scaled.uncertainty == pytest.approx(weight * plain.uncertainty, rel=1e-3, abs=1e-5 * weight)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(contents, degrees, st.floats(-50, 50), st.floats(0.01, 100))
 def test_units_of_the_mass_do_not_matter(values: list[int], degree: int, shift: float, unit: float) -> None:
     plain = fit_sideband(spectrum(values), window=(4, 7), background=degree)
@@ -67,7 +67,7 @@ def test_units_of_the_mass_do_not_matter(values: list[int], degree: int, shift: 
     assert moved.q0_unclipped == pytest.approx(plain.q0_unclipped, rel=1e-5, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(contents, degrees)
 def test_mirror_image(values: list[int], degree: int) -> None:
     n = len(values)
@@ -77,7 +77,7 @@ def test_mirror_image(values: list[int], degree: int) -> None:
     assert mirrored.q0_unclipped == pytest.approx(plain.q0_unclipped, rel=1e-5, abs=1e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(contents, degrees)
 def test_only_the_total_of_the_window_counts(values: list[int], degree: int) -> None:
     shuffled = [*values[:4], values[6], values[4], values[5], *values[7:]]
@@ -201,12 +201,19 @@ def test_scale_factors_of_single_bins_pull_the_background_down() -> None:
     assert abs(common.mean()) < 3 / np.sqrt(200)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_profile_interval_covers(weighted: bool) -> None:
+@pytest.mark.parametrize(
+    ("weighted", "n_toys"),
+    [
+        (False, 40),
+        (True, 40),
+        pytest.param(False, 500, marks=pytest.mark.slow),
+        pytest.param(True, 500, marks=pytest.mark.slow),
+    ],
+)
+def test_profile_interval_covers(weighted: bool, n_toys: int) -> None:
     """68 % of the Minos intervals of the signal hold the truth."""
     rng = np.random.default_rng(23)
     inside = 0
-    n_toys = 80
     for _ in range(n_toys):
         masses = falling(rng, 4000, 60)
         weights = rng.uniform(0.2, 3, len(masses)) if weighted else None

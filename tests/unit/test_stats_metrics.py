@@ -55,7 +55,7 @@ def test_uncertainties_cover(weighted: bool) -> None:
     rng = np.random.default_rng(21)
     truth = np.array([scipy_stats.norm.cdf(1.5 / np.sqrt(2)), scipy_stats.norm.sf(1.5)])
     pulls = []
-    for _ in range(400):
+    for _ in range(200):
         labels = np.repeat([1, 0], rng.poisson([1000, 2000]))
         scores = rng.normal(np.where(labels == 1, 1.0, -0.5), 1.0)
         weights = rng.exponential(1.0, len(labels)) if weighted else None
@@ -64,9 +64,9 @@ def test_uncertainties_cover(weighted: bool) -> None:
         found = np.array([area.value, 1 / rejection.value])
         pulls.append((found - truth) / [area.uncertainty, rejection.uncertainty / rejection.value**2])
     table = np.array(pulls)
-    assert (np.abs(table.mean(axis=0)) < 3 / np.sqrt(400)).all()
-    assert (np.abs(table.std(axis=0) - 1) < 3 / np.sqrt(800)).all()
-    assert (np.abs((np.abs(table) < 1).mean(axis=0) - 0.6827) < 3 * np.sqrt(0.2166 / 400)).all()
+    assert (np.abs(table.mean(axis=0)) < 3 / np.sqrt(200)).all()
+    assert (np.abs(table.std(axis=0) - 1) < 3 / np.sqrt(400)).all()
+    assert (np.abs((np.abs(table) < 1).mean(axis=0) - 0.6827) < 3 * np.sqrt(0.2166 / 200)).all()
 
 
 def test_sic_needs_a_yield() -> None:
@@ -210,7 +210,7 @@ def test_reliability_with_empty_bins() -> None:
 def test_calibration_pulls(weighted: bool) -> None:
     rng = np.random.default_rng(9)
     pulls = []
-    for _ in range(300):
+    for _ in range(150):
         n = rng.poisson(500)
         logits = rng.normal(0, 1.5, n)
         labels = rng.uniform(0, 1, n) < special.expit(0.7 * logits - 0.3)
@@ -220,8 +220,8 @@ def test_calibration_pulls(weighted: bool) -> None:
         pulls.append([(fit.slope - 0.7) / error[0], (fit.intercept + 0.3) / error[1]])
         assert fit.minuit.valid
     table = np.array(pulls)
-    assert (np.abs(table.mean(axis=0)) < 3 / np.sqrt(300)).all()
-    assert (np.abs(table.std(axis=0) - 1) < 3 / np.sqrt(600)).all()
+    assert (np.abs(table.mean(axis=0)) < 3 / np.sqrt(150)).all()
+    assert (np.abs(table.std(axis=0) - 1) < 3 / np.sqrt(300)).all()
 
 
 def test_calibration_that_cannot_be() -> None:

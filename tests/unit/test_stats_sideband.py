@@ -348,7 +348,7 @@ def test_scan_without_toys_and_with_a_user_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_spectra", "n_toys"), [(12, 30), pytest.param(300, 100, marks=pytest.mark.slow)], ids=["few", "many"]
+    ("n_spectra", "n_toys"), [(8, 25), pytest.param(300, 100, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_global_p_value_is_uniform_without_signal(n_spectra: int, n_toys: int) -> None:
     """Of background spectra, a fraction x has a global p-value below x."""
