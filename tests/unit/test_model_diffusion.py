@@ -50,7 +50,8 @@ def exact_gaussian(start: Tensor, mean: float, std: float) -> Tensor:
     """Where the flow of a normal distribution takes a start: it keeps the distance to the mean in units of the width."""
     (a1, a0), (s1, s0), _ = schedule(torch.tensor([1.0, 0.0], dtype=start.dtype))
     pull = (start - a1 * mean) / (a1**2 * std**2 + s1**2).sqrt()
-    return a0 * mean + (a0**2 * std**2 + s0**2).sqrt() * pull
+    expected: Tensor = a0 * mean + (a0**2 * std**2 + s0**2).sqrt() * pull
+    return expected
 
 
 def distance(one: Tensor, two: Tensor) -> float:
