@@ -14,6 +14,11 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     import hist
 
+    from evenet_hep.stats.entanglement import Entanglement
+    from evenet_hep.stats.limits import Limit
+    from evenet_hep.stats.sideband import SidebandFit
+    from evenet_hep.stats.sideband_scan import SidebandScan
+
     Hist = hist.Hist[Any]
 
 
@@ -110,4 +115,119 @@ def plot_roc(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, .
     panel.set_xlim(0, 1)
     panel.set_ylim(1e-4, 1)
     panel.legend(frameon=False)
+    return figure
+
+
+def plot_sideband(fit: SidebandFit) -> Figure:
+    """A spectrum with the background of its side bands and the window, and the pulls below.
+
+    Parameters
+    ----------
+    fit : SidebandFit
+        As given by :func:`~evenet_hep.stats.sideband.fit_sideband`.
+    """
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    fit.plot(upper)
+    upper.set_xlabel("")
+    upper.legend(frameon=False)
+    spectrum = fit.spectrum
+    outside = (spectrum.centers < fit.window[0]) | (spectrum.centers > fit.window[1])
+    unit = spectrum.widths[outside].mean()
+    expected = fit.density(spectrum.centers) * spectrum.widths / unit
+    with np.errstate(divide="ignore", invalid="ignore"):
+        pulls = (spectrum.sumw - expected) / np.sqrt(spectrum.sumw2)
+    lower.axhspan(-1, 1, color="0.9")
+    lower.axvspan(*fit.window, alpha=0.15)
+    lower.plot(spectrum.centers, pulls, ".", color="black")
+    lower.axhline(0, color="C0", linewidth=1)
+    lower.set_ylabel("pull")
+    lower.set_xlabel("mass [GeV]")
+    lower.set_xlim(spectrum.edges[0], spectrum.edges[-1])
+    return figure
+
+
+def plot_scan(scan: SidebandScan) -> Figure:
+    """Local significance of every window, with the global one of the best, above the fit of the best.
+
+    Parameters
+    ----------
+    scan : SidebandScan
+        As given by :func:`~evenet_hep.stats.sideband_scan.scan_sidebands`.
+    """
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    scan.best.plot(upper)
+    upper.set_xlabel("")
+    upper.legend(frameon=False)
+    lower.plot(scan.windows.mean(axis=1), scan.significance, drawstyle="steps-mid", color="black")
+    if len(scan.toy_maxima):
+        level = np.quantile(scan.toy_maxima, 0.95)
+        lower.axhline(level, linestyle="--", color="C3", label="5 % of background toys exceed this")
+        lower.legend(frameon=False, fontsize=9)
+    lower.set_ylim(0)
+    lower.set_xlabel("centre of the window [GeV]")
+    lower.set_ylabel("local significance")
+    return figure
+
+
+def plot_entanglement(found: Entanglement) -> Figure:
+    """The correlation matrix, and every marker with its interval and its threshold.
+
+    Parameters
+    ----------
+    found : Entanglement
+        As given by :func:`~evenet_hep.stats.entanglement.entanglement`.
+    """
+    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.5))
+    matrix, sigma = found.coefficients.correlation, found.coefficients.sigma_correlation
+    left.imshow(matrix, cmap="RdBu", vmin=-1, vmax=1)
+    for i, j in np.ndindex(3, 3):
+        color = "white" if abs(matrix[i, j]) > 0.6 else "black"
+        text = f"{matrix[i, j]:.2f}\n\u00b1{sigma[i, j]:.2f}"
+        left.text(j, i, text, ha="center", va="center", fontsize=9, color=color)
+    left.set_xticks(range(3), ["k", "r", "n"])
+    left.set_yticks(range(3), ["k", "r", "n"])
+    left.set_xlabel("antitop")
+    left.set_ylabel("top")
+    left.set_title(f"C ({found.convention})", fontsize=10)
+    # Threshold of each marker and the side on which the state is entangled, or violates the Bell inequality.
+    markers = (
+        ("tr C / 3", found.d_std, -1 / 3, "\u2190"),
+        ("D of the paper", found.d_paper, 1.0, "\u2192"),
+        ("concurrence", found.concurrence, 0.0, "\u2192"),
+        ("lowest PPT eigenvalue", found.ppt, 0.0, "\u2190"),
+        ("CHSH", found.chsh, 2.0, "\u2192"),
+    )
+    for row, (_, quantity, threshold, side) in enumerate(markers):
+        right.errorbar(quantity.value, row, xerr=quantity.uncertainty, fmt="o", color="black", capsize=3)
+        right.plot([threshold, threshold], [row - 0.35, row + 0.35], color="C3")
+        right.annotate(side, (threshold, row - 0.42), color="C3", ha="center", va="bottom", fontsize=9)
+    right.set_yticks(range(len(markers)), [name for name, *_ in markers])
+    right.set_ylim(len(markers) - 0.4, -0.7)
+    right.set_xlabel("value (red: threshold, and the side of entanglement or Bell violation)", fontsize=8)
+    return figure
+
+
+def plot_limit(limit: Limit) -> Figure:
+    """Observed and expected upper limits with the bands of 68 and 95 % of experiments.
+
+    Parameters
+    ----------
+    limit : Limit
+        As given by :func:`~evenet_hep.stats.limits.find_limit`.
+    """
+    figure = Figure(figsize=(6.0, 1.9), layout="constrained")
+    panel = figure.subplots()
+    low2, low1, median, high1, high2 = limit.expected
+    panel.barh(0, high2 - low2, left=low2, height=0.7, color="#ffdf7f", label="expected, 95 %")
+    panel.barh(0, high1 - low1, left=low1, height=0.7, color="#85d1fb", label="expected, 68 %")
+    panel.plot([median, median], [-0.35, 0.35], "--", color="black", label="expected, median")
+    panel.plot([limit.observed, limit.observed], [-0.35, 0.35], color="black", label="observed")
+    panel.set_yticks([])
+    panel.set_ylim(-0.5, 1.3)
+    panel.set_xlim(0)
+    panel.set_xlabel(f"upper limit on the signal strength at {100 * limit.level:g} %")
+    panel.legend(frameon=False, ncols=4, fontsize=8, loc="upper center", columnspacing=1.0)
     return figure
