@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import itertools
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
+from evenet_hep.model import neighbours
 from evenet_hep.model.diffusion import add_noise, data_of, noise_of, sample
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.model.generation import (
@@ -23,6 +25,9 @@ from evenet_hep.model.generation import (
     invisible_velocity,
     noise_objects,
     object_velocity,
+    sample_globals,
+    sample_invisible,
+    sample_objects,
 )
 from evenet_hep.model.heads.assignment import AssignmentConfig
 from evenet_hep.model.heads.assignment_loss import AssignmentTargets, assignment_loss
@@ -30,6 +35,7 @@ from evenet_hep.model.heads.generation import (
     GlobalGenerationConfig,
     InvisibleGenerationConfig,
     ObjectGenerationConfig,
+    velocity_loss,
 )
 from evenet_hep.model.heads.regression import RegressionConfig, RegressionTarget
 from evenet_hep.model.heads.segmentation import SegmentationConfig
@@ -330,6 +336,31 @@ def test_every_head_in_bfloat16(rules: str) -> None:
         assert (mixed[name][:, 7, ...][torch.tensor(counts) < 8] == 0).all() or rules == "published"
         total = mixed[name].flatten(1).sum(dim=1)[torch.tensor(counts) >= k]
         torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rules", ["own", "published"])
+def test_nothing_is_made_on_another_device(rules: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without memory takes part in no operation with tensors of another one; it has no autocast."""
+    monkeypatch.setattr(neighbours, "_gram_distances", lambda x: torch.cdist(x, x))
+    model = copy.deepcopy(network(rules)).to("meta").train()
+    objects, event_features = torch.zeros(3, 6, 7, device="meta"), torch.zeros(3, 10, device="meta")
+    mask, label = objects[..., 0] > 0, torch.zeros(3, dtype=torch.long, device="meta")
+    time, invisible = event_features[:, 0], mask[:, :2]
+    outputs = model(objects, mask, event_features)
+    assert all(value.device.type == "meta" for value in outputs.values())
+    noise = torch.zeros(3, 6, model.object_transform.width, device="meta")
+    noised, truth = noise_objects(model, objects, mask, time, noise, selected=mask, hide=True)
+    encoded = encode_noised(model, noised, mask, event_features)
+    velocity = object_velocity(model, noised, encoded, mask, label=label)
+    assert velocity_loss(velocity, truth, noised.noised, event_weight=time).device.type == "meta"
+    assert model.regression is not None
+    values = outputs["regression"]
+    assert model.regression.loss(values, values, values > 0, event_weight=time).device.type == "meta"
+    drawn = sample_objects(model, mask, event_features, label=label, steps=1)
+    neutrinos = sample_invisible(model, objects, mask, event_features, invisible, label=label, steps=1)
+    event = sample_globals(model, event_features, label=label, steps=1)
+    for each in (drawn, neutrinos.features, event.n_objects, event.event_features):
+        assert each.device.type == "meta"
 
 
 def totals(objects: Tensor, mask: Tensor, met: Tensor) -> Tensor:
