@@ -24,12 +24,14 @@ def build(targets: tuple[RegressionTarget, ...] = TARGETS) -> RegressionHead:
 
 @torch.no_grad()
 def test_values_are_in_the_order_and_units_of_the_targets() -> None:
-    head, event = build(), torch.randn(5, 8)
-    assert list(head.branches) == ["TT", "HH"]
-    (tt, hh), values = (branch(event) for branch in head.branches.values()), head(event)
-    torch.testing.assert_close(values[:, 0], 100 + 50 * tt[:, 0])
-    torch.testing.assert_close(values[:, 1], 500 + 200 * hh[:, 0])
-    torch.testing.assert_close(values[:, 2], 1.5 * tt[:, 1])
+    head, event = (
+        build((*TARGETS, RegressionTarget("WW/pt", 1.0, 2.0), RegressionTarget("TT/phi"))),
+        torch.randn(5, 8),
+    )
+    assert list(head.branches) == ["TT", "HH", "WW"]
+    (tt, hh, ww), values = (branch(event) for branch in head.branches.values()), head(event)
+    expected = [100 + 50 * tt[:, 0], 500 + 200 * hh[:, 0], 1.5 * tt[:, 1], 1 + 2 * ww[:, 0], tt[:, 2]]
+    torch.testing.assert_close(values, torch.stack(expected, dim=1))
 
 
 @pytest.mark.parametrize("with_weight", [False, True])
