@@ -252,7 +252,7 @@ def random_targets(batch: int, slots: int, seed: int = 0) -> AssignmentTargets:
             for daughter in range(arguments(kind)):
                 is_lost = torch.rand(1, generator=generator) < 0.15
                 indices[event, slot, daughter] = -1 if is_lost else free.pop()
-    indices[torch.rand(batch, 3, 4, generator=generator) < 0.02] = (
+    indices[torch.rand(batch, 3, 4, generator=generator) < 0.2] = (
         1  # now and then one object for two daughters
     )
     return AssignmentTargets(process, indices)
