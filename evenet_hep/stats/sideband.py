@@ -200,7 +200,7 @@ def fit_sideband(
     background: Background | int | str = 5,
     edges: npt.ArrayLike | MassBins | None = None,
     weights: npt.ArrayLike | None = None,
-    scale: Scale = "bin",
+    scale: Scale = "common",
     integrate: bool = False,
 ) -> SidebandFit:
     """Fit the side bands of a mass spectrum and compare the window with them.
@@ -218,9 +218,9 @@ def fit_sideband(
     weights : array-like, shape (n_events,), optional
         Event weights, with masses. Single weights may be negative, sums of bins not.
     scale : str
-        ``"bin"`` (published): every bin is scaled by its own sum w^2 / sum w. With few events of uneven weight per bin
-        this pulls the background down, by about (<w^3><w> / <w^2>^2 - 1) <w^2> / <w>^2 over the events per bin.
-        ``"common"``: one factor for all side-band bins, without this bias; for weights that do not depend on the mass.
+        ``"common"``: one factor sum w^2 / sum w for all side-band bins. ``"bin"``, as published: every bin is scaled by
+        its own. With few events of uneven weight per bin that pulls the background down, by about
+        (<w^3><w> / <w^2>^2 - 1) <w^2> / <w>^2 over the events per bin. Without weights the two are the same.
     integrate : bool
         Integrate the background over each side-band bin instead of taking it at the centre (published); for wide bins.
 

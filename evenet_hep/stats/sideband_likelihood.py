@@ -59,7 +59,7 @@ def regions_of(
     window: tuple[float, float],
     background: Background,
     *,
-    scale: Scale = "bin",
+    scale: Scale = "common",
     integrate: bool = False,
 ) -> Regions:
     """Cut a spectrum into side bands and window.

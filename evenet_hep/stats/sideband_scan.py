@@ -96,7 +96,7 @@ def sideband_toys(
     n_toys: int = 1000,
     signal: float = 0.0,
     seed: int,
-    scale: Scale = "bin",
+    scale: Scale = "common",
     integrate: bool = False,
 ) -> SidebandToys:
     """Repeat a side-band fit on toys thrown from its null hypothesis, with a signal added if wanted.
@@ -154,7 +154,7 @@ def scan_sidebands(
     margin: int | None = None,
     n_toys: int = 200,
     seed: int = 0,
-    scale: Scale = "bin",
+    scale: Scale = "common",
 ) -> SidebandScan:
     """Slide a window over a spectrum and say how significant its greatest excess is, locally and globally.
 

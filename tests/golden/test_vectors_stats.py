@@ -154,7 +154,9 @@ def test_sideband_fit(case: dict[str, Any], tolerance: dict[str, Any]) -> None:
         (config["SB_left"], config["SB_right"]),
         n_edges=config["num_bins_SR"],
     )
-    fit = fit_sideband(given["masses"], edges=bins, weights=given["weights"], background=config["degree"])
+    fit = fit_sideband(
+        given["masses"], edges=bins, weights=given["weights"], background=config["degree"], scale="bin"
+    )
     got = {
         "S": fit.signal,
         "B": fit.expected,

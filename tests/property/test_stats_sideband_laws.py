@@ -116,12 +116,21 @@ def falling(rng: np.random.Generator, n: float, n_signal: float) -> np.ndarray:
 
 
 def toys(
-    n_toys: int, background: int | str, scale: Scale, weights: str, n: float, n_signal: float, seed: int
+    n_toys: int,
+    background: int | str,
+    scale: Scale,
+    weights: str,
+    n: float,
+    n_signal: float,
+    seed: int,
+    rise: float = 0.0,
 ) -> Pulls:
+    """``rise`` lets the weights rise as exp(rise m / SLOPE)."""
     rng = np.random.default_rng(seed)
     low, high = BINS.edges[[0, -1]]
-    inside_part = (np.exp(-(9 - low) / SLOPE) - np.exp(-(10.6 - low) / SLOPE)) / (
-        1 - np.exp(-(high - low) / SLOPE)
+    fall = (1 - rise) / SLOPE
+    inside_part = (np.exp(-fall * (9 - low)) - np.exp(-fall * (10.6 - low))) / (
+        (1 - rise) * (1 - np.exp(-(high - low) / SLOPE))
     )
     mean = MEANS[weights]
     empty = Spectrum(BINS.edges, np.zeros(len(BINS.edges) - 1), np.zeros(len(BINS.edges) - 1))
@@ -129,9 +138,8 @@ def toys(
     thrown = []
     for _ in range(n_toys):
         masses = falling(rng, n, n_signal)
-        binned = bin_masses(
-            masses, BINS.edges, weights=WEIGHTS[weights](rng, len(masses)), window=BINS.limits
-        )
+        w = WEIGHTS[weights](rng, len(masses)) * np.exp(rise * (masses - low) / SLOPE)
+        binned = bin_masses(masses, BINS.edges, weights=w, window=BINS.limits)
         thrown.append([np.append(x[~inside], x[inside].sum()) for x in (binned.sumw, binned.sumw2)])
     sumw, sumw2 = np.array(thrown).transpose(1, 0, 2)
     # The fits without their Minuit objects, all at once.
@@ -191,6 +199,10 @@ def test_pulls_and_coverage_with_many_toys(
 ) -> None:
     """Ten times the events, so that the skewness of Poisson numbers hides below the smaller errors."""
     check(toys(1000, background, scale, weights, 10 * n, n_signal, seed=18), n_signal)
+
+
+def test_one_scale_factor_does_for_weights_that_rise_with_the_mass() -> None:
+    check(toys(300, 5, "common", "uniform", 12000, 0, seed=20, rise=0.7), 0)
 
 
 def test_scale_factors_of_single_bins_pull_the_background_down() -> None:
