@@ -208,7 +208,7 @@ class GatedBlock(nn.Module):
         """One vector per vector: (..., width_in) to (..., width_out)."""
         update = self.dropout(F.gelu(self.expand(self.norm(x))))
         update = self.dropout(F.gelu(self.project(update)))
-        result: Tensor = update if self.gate is None else self.gate(update, self.skip(x))
+        result: Tensor = update if self.gate is None else self.gate(update, self.skip(x).to(x.dtype))
         return result
 
 

@@ -60,8 +60,8 @@ class NeighbourLayer(nn.Module):
         pairs = F.gelu(pairs.add_(self.own(x)))  # in place: this is the largest tensor of the network
         pairs = F.gelu(self.project(pairs))  # (K, R, width_out)
         if neighbours.is_real is None:
-            return pairs.mean(dim=0)
-        weight = neighbours.is_real.to(pairs.dtype)[..., None]
+            return pairs.mean(dim=0, dtype=x.dtype)
+        weight = neighbours.is_real.to(x.dtype)[..., None]
         return (pairs * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
 
 

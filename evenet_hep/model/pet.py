@@ -280,7 +280,8 @@ class PET(nn.Module):
             film = film.expand(-1, mask.shape[1], -1) if time_mask is None else film * time_mask[..., None]
 
         def run(rows: Rows) -> Tensor:
-            x: Tensor = self.feature_mlp(rows.take(dropped))
+            taken = rows.take(dropped)
+            x: Tensor = self.feature_mlp(taken).to(taken.dtype)  # autocast rounds products, never sums
             if film is not None:
                 scale, shift = rows.take(film).chunk(2, dim=-1)
                 x = x * (1 + scale) + shift
