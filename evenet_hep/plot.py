@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from evenet_hep.stats.entanglement import Entanglement
     from evenet_hep.stats.limits import Limit
+    from evenet_hep.stats.linear_density import LinearFit
     from evenet_hep.stats.sideband import SidebandFit
     from evenet_hep.stats.sideband_scan import SidebandScan
+    from evenet_hep.stats.unfolded import Unfolded
 
     Hist = hist.Hist[Any]
 
@@ -230,4 +232,76 @@ def plot_limit(limit: Limit) -> Figure:
     panel.set_xlim(0)
     panel.set_xlabel(f"upper limit on the signal strength at {100 * limit.level:g} %")
     panel.legend(frameon=False, ncols=4, fontsize=8, loc="upper center", columnspacing=1.0)
+    return figure
+
+
+def plot_linear_fit(fit: LinearFit, *, xlabel: str = "cosine") -> Figure:
+    """A distribution of decay angles with its fitted line.
+
+    Parameters
+    ----------
+    fit : LinearFit
+        As in the results of :mod:`evenet_hep.stats.spin_fits`.
+    xlabel : str
+        Name of the angle.
+    """
+    figure = Figure(figsize=(5.0, 3.6), layout="constrained")
+    panel = figure.subplots()
+    contents = fit.contents
+    errors = np.sqrt(contents.variances)
+    mplhep.histplot(
+        contents.values,
+        contents.edges,
+        yerr=errors,
+        ax=panel,
+        histtype="errorbar",
+        color="black",
+        label="data",
+    )
+    label = f"fit: {fit.value:.3f} \u00b1 {fit.uncertainty:.3f}, \u03c7\u00b2 / ndf = {fit.chi2:.1f} / {fit.n_dof}"
+    panel.stairs(fit.expected, contents.edges, color="C0", label=label)
+    panel.set_ylim(0)
+    panel.set_xlabel(xlabel)
+    panel.set_ylabel("events")
+    panel.legend(frameon=False)
+    return figure
+
+
+def plot_unfolded(found: Unfolded, *, truth: np.ndarray | None = None, xlabel: str = "true value") -> Figure:
+    """An unfolded spectrum, the correlations of its bins, and the measured spectrum with what the result folds to.
+
+    Parameters
+    ----------
+    found : Unfolded
+        As given by :mod:`evenet_hep.stats.unfold`.
+    truth : array, shape (n_truth,), optional
+        A true spectrum to compare with.
+    xlabel : str
+        Name of the quantity.
+    """
+    figure = Figure(figsize=(11.0, 3.6), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    sigma = np.sqrt(np.diagonal(found.covariance))
+    kind = {"histtype": "errorbar", "color": "black"}
+    mplhep.histplot(
+        found.values, found.edges, yerr=sigma, ax=left, label=f"unfolded ({found.method})", **kind
+    )
+    if truth is not None:
+        left.stairs(truth, found.edges, color="C3", label="truth")
+    left.set_xlabel(xlabel)
+    left.set_ylabel("events, corrected for efficiency")
+    left.legend(frameon=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation = found.covariance / np.outer(sigma, sigma)
+    image = middle.pcolormesh(found.edges, found.edges, correlation, cmap="RdBu", vmin=-1, vmax=1)
+    figure.colorbar(image, ax=middle, label="correlation")
+    middle.set_xlabel(xlabel)
+    middle.set_ylabel(xlabel)
+    measured = found.measured
+    errors = np.sqrt(measured.variances)
+    mplhep.histplot(measured.values, measured.edges, yerr=errors, ax=right, label="measured", **kind)
+    right.stairs(found.refolded, measured.edges, color="C0", label="result, folded")
+    right.set_xlabel("measured value")
+    right.set_ylabel("events")
+    right.legend(frameon=False)
     return figure
