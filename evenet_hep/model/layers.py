@@ -206,9 +206,15 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., width_in) to (..., width_out)."""
+        if torch.is_autocast_enabled(x.device.type):  # gates are few, and bfloat16 shows in probabilities
+            with torch.autocast(x.device.type, enabled=False):
+                return self._gated(x.to(self.norm.weight.dtype))
+        return self._gated(x)
+
+    def _gated(self, x: Tensor) -> Tensor:
         update = self.dropout(F.gelu(self.expand(self.norm(x))))
         update = self.dropout(F.gelu(self.project(update)))
-        result: Tensor = update if self.gate is None else self.gate(update, self.skip(x).to(x.dtype))
+        result: Tensor = update if self.gate is None else self.gate(update, self.skip(x))
         return result
 
 

@@ -94,6 +94,14 @@ class ClassificationHead(nn.Module):
         -------
         Tensor, shape (B, C)
         """
+        if torch.is_autocast_enabled(objects.device.type):
+            # Logits of bfloat16 have eight bits, too few for probabilities.
+            kind = self.output.weight.dtype
+            with torch.autocast(objects.device.type, enabled=False):
+                return self._classify(objects.to(kind), mask, event.to(kind))
+        return self._classify(objects, mask, event)
+
+    def _classify(self, objects: Tensor, mask: Tensor, event: Tensor) -> Tensor:
         query = event[:, None]  # (B, 1, D)
         update = self.update_norm(self.attention(query, attendable(mask), self.object_norm(objects)))
         token = event + self.feed_forward(self.token_norm(update + query))[:, 0]
