@@ -166,6 +166,15 @@ class AssignmentHead(nn.Module):
         -------
         dict of str to ResonanceScores
         """
+        # Products of several half-precision numbers would not tell assignments apart.
+        kind = next(self.property_embedding.parameters()).dtype
+        with torch.autocast(mask.device.type, enabled=False):
+            single = Encoding(*(vectors.to(kind) for vectors in encoding))
+            return self._score(single, mask, condition_mask, kinds)
+
+    def _score(
+        self, encoding: Encoding, mask: Tensor, condition_mask: Tensor, kinds: Collection[str] | None
+    ) -> dict[str, ResonanceScores]:
         batch = mask.shape[0]
         scores = {}
         for resonance, properties in zip(self.config.topology.resonances, self.properties, strict=True):
