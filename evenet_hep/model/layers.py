@@ -11,6 +11,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -206,8 +207,8 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., width_in) to (..., width_out)."""
-        if torch.is_autocast_enabled(x.device.type):  # gates are few, and bfloat16 shows in probabilities
-            with torch.autocast(x.device.type, enabled=False):
+        if is_autocast(x.device):  # gates are few, and bfloat16 shows in probabilities
+            with single_precision(x.device):
                 return self._gated(x.to(self.norm.weight.dtype))
         return self._gated(x)
 
@@ -221,6 +222,24 @@ class GatedBlock(nn.Module):
 def feed_forward(width: int, *, dropout: float = 0.0) -> nn.Sequential:
     """Linear to twice the width, GELU, dropout, linear back."""
     return nn.Sequential(Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), Linear(2 * width, width))
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for tensors on this device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def single_precision(device: torch.device) -> AbstractContextManager[object]:
+    """A context in which autocast, if it is on, is off.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the tensors are.
+    """
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def drop_path(update: Tensor, *, probability: float, training: bool, layout: Rows | None = None) -> Tensor:

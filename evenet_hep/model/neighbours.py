@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model.layers import Linear
+from evenet_hep.model.layers import Linear, single_precision
 from evenet_hep.model.packing import Group, Rows
 
 FAR = 999.0  # what the published network adds to the coordinates of padded slots
@@ -251,6 +251,6 @@ def _squared_distances(x: Tensor) -> Tensor:
 
 def _gram_distances(x: Tensor) -> Tensor:
     # (B, N, C) to (B, N, N); half precision would not tell neighbours apart.
-    with torch.autocast(device_type=x.device.type, enabled=False):
+    with single_precision(x.device):
         length = x.square().sum(dim=-1, keepdim=True)
         return length - 2 * torch.bmm(x, x.transpose(1, 2)) + length.transpose(1, 2) + 1e-5

@@ -14,8 +14,10 @@ from evenet_hep.model.layers import (
     Gate,
     GatedBlock,
     feed_forward,
+    is_autocast,
     require,
     require_probability,
+    single_precision,
 )
 from evenet_hep.model.packing import Rows, arrange
 
@@ -149,11 +151,11 @@ class ObjectEncoder(nn.Module):
         -------
         Encoding
         """
-        if torch.is_autocast_enabled(objects.device.type):
+        if is_autocast(objects.device):
             # In bfloat16 these layers alone would change probabilities by up to 0.01.
             kind = self.event_token.dtype
             token = None if token is None else token.to(kind)
-            with torch.autocast(objects.device.type, enabled=False):
+            with single_precision(objects.device):
                 return self._encode(objects.to(kind), mask, condition.to(kind), condition_mask, token)
         return self._encode(objects, mask, condition, condition_mask, token)
 

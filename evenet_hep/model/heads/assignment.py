@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.model.heads.branch import Branch
-from evenet_hep.model.layers import GatedBlock, require, require_probability
+from evenet_hep.model.layers import GatedBlock, require, require_probability, single_precision
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
 from evenet_hep.model.topology import PROPERTIES, Resonance, Topology
 
@@ -168,7 +168,7 @@ class AssignmentHead(nn.Module):
         """
         # Products of several half-precision numbers would not tell assignments apart.
         kind = next(self.property_embedding.parameters()).dtype
-        with torch.autocast(mask.device.type, enabled=False):
+        with single_precision(mask.device):
             single = Encoding(*(vectors.to(kind) for vectors in encoding))
             return self._score(single, mask, condition_mask, kinds)
 

@@ -8,14 +8,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
+from evenet_hep.model.heads.branch import EventNorm
 from evenet_hep.model.layers import (
     Attention,
     GatedBlock,
     Linear,
     attendable,
     feed_forward,
+    is_autocast,
     require,
     require_probability,
+    single_precision,
 )
 
 IGNORED = -1  # label of an event without a class
@@ -75,7 +78,7 @@ class ClassificationHead(nn.Module):
         self.blocks = nn.Sequential(
             *(GatedBlock(width, width, dropout=config.dropout) for _ in range(config.blocks))
         )
-        self.output_norm = nn.BatchNorm1d(width)
+        self.output_norm = EventNorm(width)
         self.output = Linear(width, classes)
 
     def forward(self, objects: Tensor, mask: Tensor, event: Tensor) -> Tensor:
@@ -94,10 +97,10 @@ class ClassificationHead(nn.Module):
         -------
         Tensor, shape (B, C)
         """
-        if torch.is_autocast_enabled(objects.device.type):
+        if is_autocast(objects.device):
             # Logits of bfloat16 have eight bits, too few for probabilities.
             kind = self.output.weight.dtype
-            with torch.autocast(objects.device.type, enabled=False):
+            with single_precision(objects.device):
                 return self._classify(objects.to(kind), mask, event.to(kind))
         return self._classify(objects, mask, event)
 
@@ -105,18 +108,8 @@ class ClassificationHead(nn.Module):
         query = event[:, None]  # (B, 1, D)
         update = self.update_norm(self.attention(query, attendable(mask), self.object_norm(objects)))
         token = event + self.feed_forward(self.token_norm(update + query))[:, 0]
-        logits: Tensor = self.output(self._normalise(self.blocks(token)))
+        logits: Tensor = self.output(self.output_norm(self.blocks(token)))
         return logits
-
-    def _normalise(self, token: Tensor) -> Tensor:
-        if self.training and token.shape[0] == 1:
-            # A single event has no variance; it is measured with the running one.
-            norm = self.output_norm
-            return F.batch_norm(
-                token, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
-            )
-        normalised: Tensor = self.output_norm(token)
-        return normalised
 
 
 def classification_loss(
