@@ -149,7 +149,7 @@ def profile(regions: Regions) -> Profile:
     Raises
     ------
     InputError
-        If the minimisation of a user's function fails.
+        If a minimisation does not converge.
 
     Examples
     --------
@@ -172,6 +172,9 @@ def profile(regions: Regions) -> Profile:
         active = active_null = np.zeros(y.shape, bool)
     else:
         free, null = solve(rates, Counts(n, sides)), solve(rates, Counts(n, per_event))
+        if lost := int((~(free.converged & null.converged)).sum()):
+            msg = f"the fit of the background did not converge for {lost} of {len(y)} spectra; try another background"
+            raise InputError(msg)
         theta, theta_null, active, active_null = free.theta, null.theta, free.active, null.active
     rate, rate_null = (rates_at(rates, values) for values in (theta, theta_null))
     saturated = np.concatenate([rate[:, :-1], y[:, -1:]], axis=1)

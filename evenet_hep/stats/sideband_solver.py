@@ -24,6 +24,7 @@ Indices = npt.NDArray[np.intp]
 # Heights of the barrier of empty bins, in events; the last is the error of -ln L per empty bin.
 BARRIERS = tuple(10.0 ** -np.arange(1, 11))
 TOLERANCE = 1e-11  # of -ln L, by which Newton's method may miss the minimum
+ACCEPTED = 1e-6  # the same for a result: rounding keeps slopes that run away from coming closer
 MAX_STEPS = 200
 
 
@@ -51,6 +52,7 @@ class Solution(NamedTuple):
     active : bool array, shape (n_spectra, n_rows)
         Rows without events whose rate is held at zero by positivity.
     converged : bool array, shape (n_spectra,)
+        False where -ln L could still fall by more than 1e-6.
     """
 
     theta: FloatArray
@@ -183,7 +185,7 @@ def _newton(problem: LinearProblem | ExponentialProblem, start: FloatArray) -> t
         step: FloatArray = np.asarray(-np.linalg.solve(hessian, gradient[..., None])[..., 0], np.float64)
         decrement: FloatArray = -(gradient * step).sum(axis=1)
         done: BoolArray = np.asarray(decrement < 2 * TOLERANCE)
-        converged[which[done]] = True
+        converged[which] = decrement < 2 * ACCEPTED
         if done.all():
             break
         which, step, decrement = which[~done], step[~done], decrement[~done]

@@ -150,6 +150,12 @@ def test_minuit_knows_how_bad_a_bad_fit_is() -> None:
         assert fit.minuit.fval == pytest.approx(fit.m2lnl, abs=1e-3)
 
 
+def test_a_fit_that_does_not_converge_gives_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evenet_hep.stats.sideband_solver.MAX_STEPS", 1)
+    with pytest.raises(InputError, match="did not converge for 1 of 1 spectra"):
+        fit_sideband(falling(5, 3000, 60), edges=BINS, background=5)
+
+
 def test_a_billion_events() -> None:
     edges = np.linspace(0, 10, 21)
     contents = np.round(1e7 * np.exp(-edges[:-1] / 5))
