@@ -8,9 +8,20 @@ from pathlib import Path
 # Small batches on shared machines: threads that wait for each other cost more than they give. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import pytest
 
 from evenet_hep.share import sample_files
+
+# The same examples in every run; `--hypothesis-profile=default` looks for new ones. Machines are shared, so slow is no failure.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("repeatable")
 
 SHARED = Path(os.environ.get("EVENET_SHARED", Path(__file__).parents[2] / "shared"))
 
