@@ -19,6 +19,10 @@ class FileError(EveNetError):
     """A file that is missing, of the wrong kind, or damaged."""
 
 
+class ConfigError(EveNetError):
+    """A configuration with an unknown key, a value of the wrong kind, or values that contradict each other."""
+
+
 class CheckpointError(EveNetError):
     """A checkpoint that is missing, incomplete, or does not fit what was asked of it."""
 

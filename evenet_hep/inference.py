@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from evenet_hep.model.evenet import EveNet
     from evenet_hep.model.object_encoder import Encoding
-    from evenet_hep.model.topology import Process
+    from evenet_hep.topology import Process
 
 logger = logging.getLogger(__name__)
 

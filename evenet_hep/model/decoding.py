@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from evenet_hep.model.heads.assignment import ResonanceScores, allowed_cells
-from evenet_hep.model.topology import Process, Resonance, Topology
+from evenet_hep.topology import Process, Resonance, Topology
 
 FIRST_LOOK = 64  # cells per resonance; more are looked at in the events that need them
 MAX_OBJECTS = 64  # one bit each

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from evenet_hep.errors import CheckpointError
+from evenet_hep.errors import CheckpointError, ConfigError
 from evenet_hep.model.checkpoint import (
     Checkpoint,
     load_weights,
@@ -39,12 +39,12 @@ from evenet_hep.model.heads.generation import (
 from evenet_hep.model.heads.regression import RegressionConfig, RegressionHead
 from evenet_hep.model.heads.segmentation import SegmentationConfig, SegmentationHead, Segments
 from evenet_hep.model.hub import fetch, is_hub_name
-from evenet_hep.model.layers import ConfigError, GatedBlock, read_config, require, require_probability
+from evenet_hep.model.layers import GatedBlock, read_config, require, require_probability
 from evenet_hep.model.normalize import FeatureTransform
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
 from evenet_hep.model.pet import PET, PETConfig
-from evenet_hep.model.topology import Topology
 from evenet_hep.schema import EventSchema
+from evenet_hep.topology import Topology
 
 
 @dataclasses.dataclass(frozen=True)

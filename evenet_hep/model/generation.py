@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.diffusion import Method, add_noise, sample
 from evenet_hep.model.evenet import EveNet
 from evenet_hep.model.heads.generation import (
@@ -30,7 +31,6 @@ from evenet_hep.model.heads.generation import (
     ObjectGenerationConfig,
     PointGenerationHead,
 )
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.model.object_encoder import Encoding
 
 

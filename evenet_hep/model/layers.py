@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.errors import EveNetError
+from evenet_hep.errors import ConfigError
 
 if TYPE_CHECKING:
     from evenet_hep.model.packing import Rows
@@ -28,10 +28,6 @@ Config = TypeVar("Config")
 HAS_AVX512 = (
     torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
 )
-
-
-class ConfigError(EveNetError):
-    """A network configuration with an unknown key, a value of the wrong kind, or values that contradict each other."""
 
 
 class Linear(nn.Linear):

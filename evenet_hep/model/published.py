@@ -33,8 +33,8 @@ from evenet_hep.model.published_layout import (
     PROPERTIES_AND_TARGETS,
     UNUSED,
 )
-from evenet_hep.model.topology import Topology
 from evenet_hep.schema import EventSchema, Feature
+from evenet_hep.topology import Topology
 
 # What Lightning, DistributedDataParallel and torch.compile put before the names of the network.
 PREFIXES = re.compile(r"^(?:model\.|module\.|_orig_mod\.)+")

@@ -32,8 +32,8 @@ from evenet_hep.model.published_layout import (
     SIZES,
     STACK,
 )
-from evenet_hep.model.topology import PROPERTIES, Topology
 from evenet_hep.schema import EventSchema
+from evenet_hep.topology import PROPERTIES, Topology
 
 BRANCHES = "Assignment.multiprocess_assign_head"
 RESONANCES = "Assignment.resonance_particle_properties."

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.evenet import HEADS, EveNet, EveNetConfig
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.schema import EventSchema, Feature
 
 PARTS = ("heads", "adapters", "event_embedding", "object_encoder", "norms", "pet")

@@ -21,7 +21,6 @@ Lepton = tuple[float, float, float, float]
 Met = tuple[float, float]
 
 
-
 @st.composite
 def real_solutions(draw: st.DrawFn) -> tuple[Lepton, Met]:
     """A lepton, and a MET below the largest for which the W mass has real solutions in that direction."""

@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from evenet_hep.errors import SchemaError
+from evenet_hep.errors import ConfigError, SchemaError
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.model.heads.assignment import AssignmentConfig
 from evenet_hep.model.heads.classification import ClassificationConfig
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.model.topology import Topology
 from evenet_hep.schema import EventSchema, Feature
 from evenet_hep.training.finetune import extend, freeze_all_but, parameter_groups, part_of

@@ -29,26 +29,30 @@ HEAVY = (
 )
 
 # Room -> heavy packages it may load, and rooms of ours it may load.
-NUMPY_ONLY: tuple[set[str], set[str]] = (set(), {"schema", "errors", "kinematics", "share"})
+NUMPY_ONLY: tuple[set[str], set[str]] = (set(), {"schema", "topology", "errors", "kinematics", "share"})
 RULES: dict[str, tuple[set[str], set[str]]] = {
     "schema": NUMPY_ONLY,
+    "topology": NUMPY_ONLY,
     "errors": NUMPY_ONLY,
     "share": NUMPY_ONLY,
     "kinematics": NUMPY_ONLY,
-    "events": ({"awkward", "uproot", "pyarrow"}, {"events", "schema", "errors", "kinematics", "share"}),
-    "model": ({"torch"}, {"model", "schema", "errors", "kinematics", "share"}),
+    "events": (
+        {"awkward", "uproot", "pyarrow"},
+        {"events", "schema", "topology", "errors", "kinematics", "share"},
+    ),
+    "model": ({"torch"}, {"model", "schema", "topology", "errors", "kinematics", "share"}),
     "stats": ({"hist", "iminuit", "matplotlib"}, {"stats", "schema", "errors", "kinematics"}),
     "records": (
         {"awkward", "uproot", "pyarrow"},
-        {"records", "events", "schema", "errors", "kinematics", "share"},
+        {"records", "events", "schema", "topology", "errors", "kinematics", "share"},
     ),
     "training": (
         {"awkward", "torch", "lightning", "pyarrow"},
-        {"training", "events", "model", "schema", "errors", "kinematics", "share"},
+        {"training", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
     ),
     "inference": (
         {"awkward", "torch", "uproot", "pyarrow"},
-        {"inference", "records", "events", "model", "schema", "errors", "kinematics", "share"},
+        {"inference", "records", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
     ),
 }
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.heads.assignment import (
     AssignmentConfig,
     AssignmentHead,
@@ -20,7 +21,6 @@ from evenet_hep.model.heads.assignment_loss import (
     Equivalents,
     assignment_loss,
 )
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.model.object_encoder import Encoding
 from evenet_hep.model.topology import Process, Resonance, Topology
 

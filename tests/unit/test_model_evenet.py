@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.model.heads.classification import classification_loss
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.schema import EventSchema, Feature
 
 SCHEMA = EventSchema.standard(classes=("a", "b", "c"))

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model import generation
 from evenet_hep.model.diffusion import Velocity, add_noise, schedule
 from evenet_hep.model.evenet import EveNet, EveNetConfig
@@ -33,7 +34,6 @@ from evenet_hep.model.heads.generation import (
     ObjectGenerationConfig,
     velocity_loss,
 )
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.schema import EventSchema
 
 GENERATED = ("energy", "pt", "eta", "phi")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.layers import (
     Attention,
-    ConfigError,
     Gate,
     GatedBlock,
     attendable,

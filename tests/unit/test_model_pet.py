@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
-from evenet_hep.model.layers import ConfigError
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.neighbours import NeighbourLayer, Neighbours, find_neighbours, find_with_phantoms
 from evenet_hep.model.packing import arrange
 from evenet_hep.model.pet import PET, PETConfig

@@ -19,9 +19,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from evenet_hep.errors import CheckpointError
+from evenet_hep.errors import CheckpointError, ConfigError
 from evenet_hep.model.evenet import EveNet, EveNetConfig
-from evenet_hep.model.layers import ConfigError
 from evenet_hep.model.published import Imported, convert_published, import_published
 from evenet_hep.schema import EventSchema
 

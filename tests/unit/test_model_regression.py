@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from evenet_hep.errors import ConfigError
 from evenet_hep.model.heads.branch import Branch, EventNorm
 from evenet_hep.model.heads.regression import RegressionConfig, RegressionHead, RegressionTarget
 from evenet_hep.model.heads.weighted_mean import weighted_mean
-from evenet_hep.model.layers import ConfigError
 
 TARGETS = (
     RegressionTarget("TT/pt", 100.0, 50.0),

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from evenet_hep.errors import InputError
+from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.model.heads.segmentation import (
     QueryAttention,
     SegmentationConfig,
@@ -21,7 +21,6 @@ from evenet_hep.model.heads.segmentation_loss import (
     match_segments,
     segmentation_loss,
 )
-from evenet_hep.model.layers import ConfigError
 
 WIDTH, QUERIES, CLASSES = 8, 4, 3
 CONFIG = SegmentationConfig(("top", "W"), queries=QUERIES, layers=2, heads=2, mask_layers=2)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from evenet_hep.model.heads.branch import Branch
 from evenet_hep.model.layers import GatedBlock, require, require_probability, single_precision
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
-from evenet_hep.model.topology import PROPERTIES, Resonance, Topology
+from evenet_hep.topology import PROPERTIES, Resonance, Topology
 
 
 @dataclasses.dataclass(frozen=True)

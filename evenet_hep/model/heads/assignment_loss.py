@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evenet_hep.model.heads.assignment import ResonanceScores
 from evenet_hep.model.heads.weighted_mean import divisor, weighted_mean
-from evenet_hep.model.topology import Process, Topology
+from evenet_hep.topology import Process, Topology
 
 Equivalents = Literal["order", "daughters"]
 
