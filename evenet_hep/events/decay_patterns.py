@@ -137,7 +137,7 @@ def decay_patterns(
     flavours = [
         [_flavours(resonance, name) for name in resonance.daughters] for resonance in topology.resonances
     ]
-    order = [sorted(range(len(row)), key=lambda k, row=row: len(row[k])) for row in flavours]
+    order = [np.argsort([len(each) for each in row], kind="stable").tolist() for row in flavours]
     kinds = [[topology.kinds.index(kind) for kind in process.kinds] for process in topology.processes]
     tau = [[_flavours(r, name) == FLAVOURS["tau"] for name in r.daughters] for r in topology.resonances]
     bits = [[sum(1 << flavour for flavour in each) for each in row] for row in flavours]

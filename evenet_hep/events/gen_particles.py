@@ -95,10 +95,13 @@ def read_gen_particles(events: ak.Array, *, collection: str = COLLECTION) -> Gen
     np.cumsum(_plain(collection, ak.num(chosen, axis=1)), out=offsets[1:])
     flat = ak.flatten(chosen, axis=1)
     columns = {name: _plain(f"{collection}[{name!r}]", flat[name]) for name in FIELDS}
-    momenta = [np.ascontiguousarray(columns[name], np.float32) for name in MOMENTUM]
+    pt, eta, phi, mass = (np.ascontiguousarray(columns[name], np.float32) for name in MOMENTUM)
     particles = GenParticles(
         offsets,
-        *momenta,
+        pt,
+        eta,
+        phi,
+        mass,
         np.ascontiguousarray(columns["pdgId"], np.int32),
         np.ascontiguousarray(columns["genPartIdxMother"], np.int32),
         (columns["statusFlags"] & IS_HARD_PROCESS) != 0,

@@ -91,9 +91,8 @@ class TruthLabels(NamedTuple):
     def is_matched(self) -> npt.NDArray[np.bool_]:
         """True for resonances all of whose daughters were reconstructed, shape (n, S)."""
         there = self.gen_daughter >= 0
-        complete: npt.NDArray[np.bool_] = ((self.labels.indices >= 0) | ~there).all(axis=2) & there.any(
-            axis=2
-        )
+        is_lost = there & (self.labels.indices < 0)
+        complete: npt.NDArray[np.bool_] = np.logical_and(there.any(axis=2), ~is_lost.any(axis=2))
         return complete
 
 
@@ -185,7 +184,7 @@ def label_events(
     indices = match_targets(targets, kind, charge, eta, phi, delta_r=delta_r, lepton_delta_r=lepton_delta_r)
     invisible = find_invisible(tree, decays, found, max_invisible)
     features = _invisible_features(invisible, cloud.schema)
-    mask = np.arange(max_invisible) < invisible.count[:, None]
+    mask = np.arange(max_invisible) < invisible.n_found[:, None]
     pdg_id, momentum, gen_resonance = _resonances(decays, found)
     return TruthLabels(
         EventLabels(found.process, indices, features, mask),
@@ -194,7 +193,7 @@ def label_events(
         gen_resonance,
         found.daughter,
         targets.from_tau,
-        invisible.count,
+        invisible.n_found,
     )
 
 

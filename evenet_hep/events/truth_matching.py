@@ -58,12 +58,12 @@ class Invisible(NamedTuple):
     ----------
     momentum : float64 array, shape (n, I, 4)
         px, py, pz and energy in GeV; zero where there is none.
-    count : int16 array, shape (n,)
+    n_found : int16 array, shape (n,)
         How many there are, those beyond I included.
     """
 
     momentum: FloatArray
-    count: npt.NDArray[np.int16]
+    n_found: npt.NDArray[np.int16]
 
 
 def find_invisible(particles: GenParticles, decays: Decays, found: FoundProcesses, most: int) -> Invisible:
@@ -112,9 +112,9 @@ def match_targets(
 
 
 @njit(cache=True)
-def _targets(
+def _targets(  # type: ignore[no-untyped-def]
     starts, pt, eta, phi, mass, pdg, mother, daughter, out_kind, out_charge, out_eta, out_phi, from_tau
-):  # type: ignore[no-untyped-def]
+):  # fmt: skip
     n_events, n_slots, n_daughters = daughter.shape
     for e in range(n_events):
         s = slice(starts[e], starts[e + 1])
