@@ -275,6 +275,12 @@ def _sort(code, found, order, place):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def cartesian_of(pt, eta, phi, mass, i):  # type: ignore[no-untyped-def]
+    """px, py, pz and energy of one of many particles, in double precision."""
+    return cartesian_scalar(np.float64(pt[i]), np.float64(eta[i]), np.float64(phi[i]), np.float64(mass[i]))
+
+
+@njit(cache=True)
 def _momentum(record, particle, pt, eta, phi, mass, owner_of, out):  # type: ignore[no-untyped-def]
     """pt, eta, phi and mass of a record; one that was put back is the sum of its two fermions."""
     if particle >= 0:
@@ -283,7 +289,7 @@ def _momentum(record, particle, pt, eta, phi, mass, owner_of, out):  # type: ign
     x, y, z, energy = 0.0, 0.0, 0.0, 0.0
     for i in range(len(pt)):
         if owner_of[i] == record:
-            px, py, pz, e = cartesian_scalar(pt[i], eta[i], phi[i], mass[i])
+            px, py, pz, e = cartesian_of(pt, eta, phi, mass, i)
             x, y, z, energy = x + px, y + py, z + pz, energy + e
     out[0] = np.hypot(x, y)
     out[1] = np.arcsinh(z / out[0]) if out[0] > 0 else 0.0

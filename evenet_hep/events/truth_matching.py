@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from evenet_hep.events.decays import TAU, Decays
+from evenet_hep.events.decays import TAU, Decays, cartesian_of
 from evenet_hep.events.gen_particles import GenParticles
 from evenet_hep.events.process_search import FoundProcesses, lepton_of_tau, tau_descendant
-from evenet_hep.kinematics.vectors import cartesian_scalar
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -145,10 +144,10 @@ def _targets(  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _visible_tau(ids, mothers, tau, pt, eta, phi, mass):  # type: ignore[no-untyped-def]
     """Direction of a tau without its neutrinos, as far as they are in the event."""
-    x, y, z, _ = cartesian_scalar(pt[tau], eta[tau], phi[tau], mass[tau])
+    x, y, z, _ = cartesian_of(pt, eta, phi, mass, tau)
     for i in range(len(ids)):
         if abs(ids[i]) in (12, 14, 16) and tau_descendant(ids, mothers, i, tau):
-            px, py, pz, _ = cartesian_scalar(pt[i], eta[i], phi[i], mass[i])
+            px, py, pz, _ = cartesian_of(pt, eta, phi, mass, i)
             x, y, z = x - px, y - py, z - pz
     transverse = np.hypot(x, y)
     if transverse <= 0:
@@ -158,7 +157,7 @@ def _visible_tau(ids, mothers, tau, pt, eta, phi, mass):  # type: ignore[no-unty
 
 @njit(cache=True)
 def _add(total, pt, eta, phi, mass, i):  # type: ignore[no-untyped-def]
-    px, py, pz, energy = cartesian_scalar(pt[i], eta[i], phi[i], mass[i])
+    px, py, pz, energy = cartesian_of(pt, eta, phi, mass, i)
     total[0] += px
     total[1] += py
     total[2] += pz
