@@ -179,6 +179,8 @@ def _invisible(  # type: ignore[no-untyped-def]
             if r < 0:
                 continue
             for place in range(t.start, t.stop):
+                if abs(pdg[starts[e] + leaf[place]]) not in (12, 14, TAU, 16):
+                    continue
                 at = owner[place]
                 while at != r and at >= 0:
                     at = above[at] if direct[at] else -1
@@ -248,37 +250,43 @@ def _match(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     n_events, n_slots, n_daughters = wanted.shape
     n_objects = kind.shape[1]
-    distance = np.empty((n_slots * n_daughters, n_objects))
+    distance = np.empty(n_slots * n_daughters * n_objects)
+    pair = np.empty((n_slots * n_daughters * n_objects, 2), np.int32)
     for e in range(n_events):
-        for d in range(n_slots * n_daughters):
-            where = (e, d // n_daughters, d % n_daughters)
-            narrow = wanted[where] in (ELECTRON, MUON, PHOTON)
-            most = lepton_delta_r if narrow else delta_r
-            for i in range(n_objects):
-                distance[d, i] = np.inf
-                if kind[e, i] == IGNORED or wanted[where] == IGNORED:
+        n = 0
+        for slot in range(n_slots):
+            for k in range(n_daughters):
+                target = wanted[e, slot, k]
+                if target == IGNORED:
                     continue
-                if _can_be(wanted[where], wanted_charge[where], kind[e, i], charge[e, i], has_charge):
-                    d_eta = eta[e, i] - wanted_eta[where]
-                    d_phi = phi[e, i] - wanted_phi[where]
+                most = lepton_delta_r if target in (ELECTRON, MUON, PHOTON) else delta_r
+                for i in range(n_objects):
+                    if kind[e, i] == IGNORED or not _can_be(
+                        target, wanted_charge[e, slot, k], kind[e, i], charge[e, i], has_charge
+                    ):
+                        continue
+                    d_eta = eta[e, i] - wanted_eta[e, slot, k]
+                    d_phi = phi[e, i] - wanted_phi[e, slot, k]
                     d_phi -= 2 * np.pi * np.round(d_phi / (2 * np.pi))
-                    apart = np.hypot(d_eta, d_phi)
-                    if apart < most:
-                        distance[d, i] = apart
-        _take_closest(distance, n_daughters, indices[e])
+                    apart = d_eta * d_eta + d_phi * d_phi
+                    if apart < most * most:
+                        distance[n], pair[n, 0], pair[n, 1] = apart, slot * n_daughters + k, i
+                        n += 1
+        _take_closest(distance[:n], pair[:n], n_daughters, indices[e])
 
 
 @njit(cache=True)
-def _take_closest(distance, n_daughters, indices):  # type: ignore[no-untyped-def]
-    """Pairs by increasing distance, each row and each column once."""
+def _take_closest(distance, pair, n_daughters, indices):  # type: ignore[no-untyped-def]
+    """Pairs of a daughter and an object by increasing distance, each daughter and each object once."""
     while True:
-        best, row, column = np.inf, -1, -1
-        for d in range(distance.shape[0]):
-            for i in range(distance.shape[1]):
-                if distance[d, i] < best:
-                    best, row, column = distance[d, i], d, i
-        if row < 0:
+        best = -1
+        for n in range(len(distance)):
+            if distance[n] < np.inf and (best < 0 or distance[n] < distance[best]):
+                best = n
+        if best < 0:
             return
-        indices[row // n_daughters, row % n_daughters] = column
-        distance[row, :] = np.inf
-        distance[:, column] = np.inf
+        d, i = pair[best]
+        indices[d // n_daughters, d % n_daughters] = i
+        for n in range(len(distance)):
+            if pair[n, 0] == d or pair[n, 1] == i:
+                distance[n] = np.inf
