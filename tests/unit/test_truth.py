@@ -13,7 +13,7 @@ from evenet_hep.errors import InputError
 from evenet_hep.events.decays import find_decays
 from evenet_hep.events.gen_particles import FIELDS, read_gen_particles
 from evenet_hep.events.nanoaod import Branches
-from evenet_hep.events.truth import TruthLabels, label_events
+from evenet_hep.events.truth import TruthLabels, class_of_processes, label_events, matched_mass
 from evenet_hep.topology import Process, Resonance, Topology, TopologyError
 
 PUBLISHED = Topology.published()
@@ -184,6 +184,16 @@ def test_the_b_of_the_top_is_not_that_of_its_w(up: int, anti_down: int) -> None:
     assert names(truth) == ["TT1L"]
     assert truth.gen_daughter[0, 0].tolist() == [top["b"], top["g"], top["f"]]
     assert truth.labels.indices[0, 0].tolist() == [1, 2, 0]
+
+
+def test_what_a_top_radiates_is_not_what_it_decays_to() -> None:
+    tree, had, lep = semileptonic()
+    for pdg in (11, -11, 3, 22, 21):  # the photon and the gluon between are not in the file
+        tree.add(pdg, had["t"], flags=SOFT)
+    tree.add(22, lep["W"], flags=SOFT)
+    truth = label(build((tree, ())))
+    assert names(truth) == ["TT1L"]
+    assert truth.gen_daughter[0, 0].tolist() == [had["b"], had["f"], had["g"]]
 
 
 def test_no_process_fits() -> None:
@@ -582,6 +592,41 @@ def test_names_that_mean_nothing() -> None:
         TopologyError, match="process 'WW_1L' comes from 'S', whose PDG numbers are not known"
     ):
         label(events, origins={"WW_1L": "S"})
+
+
+def test_classes() -> None:
+    classes = EventSchema.published().classes
+    found = class_of_processes(PUBLISHED, classes)
+    assert found.shape == (27,)
+    assert found[-1] == -1
+    assert (found[:-1] > 0).all()  # all but the multijet events have processes
+    by_name = {process.name: classes[c] for process, c in zip(PUBLISHED.processes, found, strict=False)}
+    assert {by_name[name] for name in ("WW_1L", "WW_2L")} == {"WW"}
+    assert {name for name, each in by_name.items() if each == "TT"} == {"TT1L", "TT2L", "TTHadronics"}
+    assert class_of_processes(PUBLISHED, ["T", "TT2", "TT"])[:3].tolist() == [2, 1, 2]
+    assert class_of_processes(PUBLISHED, ["signal"]).tolist() == [-1] * 27
+
+
+def test_a_mass_of_objects_with_masses() -> None:
+    schema = EventSchema([Feature(name) for name in ("pt", "eta", "phi", "mass")])
+    cloud = EventCloud.from_awkward(
+        ak.Array([{"objects": [{"pt": 30.0, "eta": 0.0, "phi": 0.0, "mass": 40.0}] * 2}]), schema
+    )
+    assert matched_mass(cloud, np.array([[0, 1]])) == pytest.approx([80.0])
+    assert matched_mass(cloud, np.array([[0]])) == pytest.approx([40.0])
+    with pytest.raises(
+        InputError, match="a mass needs the object feature 'eta'; the schema has pt, phi, mass"
+    ):
+        matched_mass(
+            EventCloud.from_awkward(cloud.to_awkward(), EventSchema([schema.objects[i] for i in (0, 2, 3)])),
+            np.array([[0]]),
+        )
+    with pytest.raises(
+        InputError, match="a mass needs the object feature 'energy' or 'mass'; the schema has pt, eta, phi"
+    ):
+        matched_mass(
+            EventCloud.from_awkward(cloud.to_awkward(), EventSchema(schema.objects[:3])), np.array([[0]])
+        )
 
 
 # --- edges and errors --------------------------------------------------------------------------------------------
