@@ -38,6 +38,10 @@ def labelled(path: Path, topology: Topology = PUBLISHED, **options: Any) -> Labe
     return Labelled(events, cloud, truth, Counter(names[p] for p in truth.labels.process))
 
 
+def arrays(truth: TruthLabels) -> list[np.ndarray]:
+    return [*truth.labels, *list(truth)[1:]]  # type: ignore[list-item]
+
+
 def masses(found: Labelled, slot: int, *daughters: int) -> np.ndarray:
     mass = matched_mass(found.cloud, found.truth.labels.indices[:, slot, list(daughters)])
     return mass[np.isfinite(mass)]
@@ -134,7 +138,7 @@ def test_nano_events_eager_and_virtual(samples: dict[str, Path], monkeypatch: py
         cloud = EventCloud.from_awkward(events, SCHEMA)
         read = {access.branch for access in log}
         truth = label_events(events, cloud, PUBLISHED)
-        for one, other in zip((*truth.labels, *truth[1:]), (*expected.labels, *expected[1:]), strict=True):
+        for one, other in zip(arrays(truth), arrays(expected), strict=True):
             assert np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
         if mode == "virtual":
             assert {access.branch for access in log} - read == {

@@ -77,6 +77,10 @@ def label(events: ak.Array, **options: Any) -> tuple[EventCloud, TruthLabels]:
     return cloud, label_events(events, cloud, PUBLISHED, **options)
 
 
+def arrays(truth: TruthLabels) -> list[np.ndarray]:
+    return [*truth.labels, *list(truth)[1:]]  # type: ignore[list-item]
+
+
 def positions(cloud: EventCloud, truth: TruthLabels) -> np.ndarray:
     """Collection and position that every daughter was matched to, shape (n, S, K, 2)."""
     rows = np.arange(len(cloud))[:, None, None]
@@ -145,9 +149,7 @@ def test_events_do_not_know_each_other(rows: list[dict[str, Any]]) -> None:
     _, together = label(events)
     for e in range(len(rows)):
         _, alone = label(events[e : e + 1])
-        for one, all_of_them in zip(
-            (*alone.labels, *alone[1:]), (*together.labels, *together[1:]), strict=True
-        ):
+        for one, all_of_them in zip(arrays(alone), arrays(together), strict=True):
             assert np.array_equal(one[0], all_of_them[e], equal_nan=one.dtype.kind == "f")
 
 

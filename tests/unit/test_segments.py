@@ -66,10 +66,10 @@ def test_a_resonance_without_objects_leaves_no_gap() -> None:
 def test_kinds_without_a_segment_are_left_out() -> None:
     topology = dataclasses.replace(
         PUBLISHED,
-        resonances=[
+        resonances=tuple(
             dataclasses.replace(r, segment="" if r.name == "t/bqq" else r.segment)
             for r in PUBLISHED.resonances
-        ],
+        ),
     )
     found = segment_targets(np.array([0]), indices([[0, 1, 2], [3, 4]]), topology, n_slots=5)
     assert found.classes.tolist() == [[1, 0, 0, 0]]

@@ -405,7 +405,7 @@ def test_the_neutrinos_of_a_tau_belong_to_its_leg() -> None:
     assert truth.n_invisible.tolist() == [2]
 
     def transverse(*positions: int) -> complex:
-        return sum(tree.rows[i]["pt"] * np.exp(1j * tree.rows[i]["phi"]) for i in positions)
+        return sum(complex(tree.rows[i]["pt"] * np.exp(1j * tree.rows[i]["phi"])) for i in positions)
 
     expected = transverse(at["g"], at["nu"], at["nu_tau"])
     found = {name: truth.labels.invisible[0, 0, i] for i, name in enumerate(SCHEMA.invisible_names)}
@@ -537,7 +537,7 @@ def test_features_of_invisible_particles() -> None:
     features = [
         Feature(name, "GeV" if name != "eta" else "") for name in ("px", "py", "pz", "energy", "mass", "eta")
     ]
-    schema = EventSchema(SCHEMA.objects, (), 5, (), features)
+    schema = EventSchema(SCHEMA.objects, (), 5, (), tuple(features))
     found = label(build((tree, ())), schema=schema).labels.invisible[0, 0]
     expected = [
         row["pt"] * np.cos(row["phi"]),
@@ -608,7 +608,7 @@ def test_classes() -> None:
 
 
 def test_a_mass_of_objects_with_masses() -> None:
-    schema = EventSchema([Feature(name) for name in ("pt", "eta", "phi", "mass")])
+    schema = EventSchema(tuple(Feature(name) for name in ("pt", "eta", "phi", "mass")))
     cloud = EventCloud.from_awkward(
         ak.Array([{"objects": [{"pt": 30.0, "eta": 0.0, "phi": 0.0, "mass": 40.0}] * 2}]), schema
     )
@@ -618,7 +618,9 @@ def test_a_mass_of_objects_with_masses() -> None:
         InputError, match="a mass needs the object feature 'eta'; the schema has pt, phi, mass"
     ):
         matched_mass(
-            EventCloud.from_awkward(cloud.to_awkward(), EventSchema([schema.objects[i] for i in (0, 2, 3)])),
+            EventCloud.from_awkward(
+                cloud.to_awkward(), EventSchema(tuple(schema.objects[i] for i in (0, 2, 3)))
+            ),
             np.array([[0]]),
         )
     with pytest.raises(
