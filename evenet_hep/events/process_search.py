@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from evenet_hep.errors import InputError
 from evenet_hep.events.decay_patterns import DecayPatterns
 from evenet_hep.events.decays import GLUON, PHOTON, TAU, TOP, W_BOSON, Z_BOSON, Decays
 from evenet_hep.events.gen_particles import GenParticles
@@ -49,7 +50,15 @@ def find_processes(
         As read from the events, found in them, and made from a topology.
     taus : int
         Position in :data:`TAUS`.
+
+    Raises
+    ------
+    InputError
+        For an event with more than 64 resonances.
     """
+    if (most := int(np.diff(decays.offsets).max(initial=0))) > _MOST_RESONANCES:
+        msg = f"an event may have at most {_MOST_RESONANCES} t, W, Z, Higgs or new bosons; found {most}"
+        raise InputError(msg)
     n_events, (n_slots, n_daughters) = (
         len(particles.offsets) - 1,
         (patterns.kinds.shape[1], patterns.order.shape[1]),
@@ -114,7 +123,7 @@ def _search(  # type: ignore[no-untyped-def]
     needed = _needed_kinds(kinds)
     for e in range(len(starts) - 1):
         n = offsets[e + 1] - offsets[e]
-        if n == 0 or n > _MOST_RESONANCES:
+        if n == 0:
             continue
         ids, mothers = pdg[starts[e] : starts[e + 1]], mother[starts[e] : starts[e + 1]]
         codes, above = code[offsets[e] : offsets[e + 1]], parent[offsets[e] : offsets[e + 1]]
@@ -169,14 +178,16 @@ def _needed_kinds(kinds):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _leaves_of(record, parent, is_daughter, leaf, owner, leaves, depths):  # type: ignore[no-untyped-def]
-    """Positions of the leaves of a resonance and the number of resonances between; how many there are."""
+    """Positions of the leaves of a resonance and the number of resonances between; how many, 0 if there is no room."""
     n = 0
     for i in range(len(leaf)):
         at, depth = owner[i], 0
         while at != record and at >= 0:
             at = parent[at] if is_daughter[at] else -1
             depth += 1
-        if at == record and n < len(leaves):
+        if at == record:
+            if n == len(leaves):
+                return 0
             leaves[n], depths[n] = leaf[i], depth
             n += 1
     return n
