@@ -117,8 +117,10 @@ def _jets(events: ak.Array, btag_bit: int) -> ak.Array:
 
 
 def _met(events: ak.Array) -> ak.Array:
-    """The one entry that every event has."""
+    """The one entry that every event has; coffea has taken it out of its list already."""
     columns = _columns(events, "MissingET", ["MET", "Phi"])
+    if columns["MET"].ndim == 1:
+        return ak.zip({"pt": columns["MET"], "phi": columns["Phi"]})
     counts = ak.to_numpy(ak.num(columns["MET"]))
     if (counts != 1).any():
         event = int(np.argmax(counts != 1))

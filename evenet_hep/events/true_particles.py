@@ -42,7 +42,7 @@ def true_particles(events: ak.Array, *, heavy: Iterable[int] = ()) -> ak.Array:
     ([6, 24, -6, -24], [-1, 0, -1, 2])
     """
     decays = find_decays(read_gen_particles(events), heavy=heavy)
-    columns = {name: decays.momentum[:, i] for i, name in enumerate(MOMENTUM)}
-    columns |= {"pdgId": decays.pdg_id, "particle": decays.particle, "parent": decays.parent}
+    momentum = {name: decays.momentum[:, i] for i, name in enumerate(MOMENTUM)}
+    links = {"pdgId": decays.pdg_id, "particle": decays.particle, "parent": decays.parent}
     counts = decays.offsets[1:] - decays.offsets[:-1]
-    return ak.unflatten(ak.zip(columns, with_name="Momentum4D"), counts)
+    return ak.unflatten(ak.zip({**momentum, **links}, with_name="Momentum4D"), counts)

@@ -85,7 +85,9 @@ def test_delphes_records() -> None:
     for name, values in delphes_columns().items():
         collection, field = name.split(".")
         records.setdefault(collection, {})[field] = values
-    check_delphes(ak.zip({name: ak.zip(columns) for name, columns in records.items()}, depth_limit=1))
+    events = ak.zip({name: ak.zip(columns) for name, columns in records.items()}, depth_limit=1)
+    check_delphes(events)
+    check_delphes(ak.with_field(events, events["MissingET"][:, 0], "MissingET"))  # as coffea has it
 
 
 def test_a_delphes_file(tmp_path: Path) -> None:
