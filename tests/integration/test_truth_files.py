@@ -217,3 +217,48 @@ def test_heavy_resonances(shared_data: Path, name: str, mass: float, lowest: flo
     assert np.median(found.truth.momentum[:, 0, 3]) == pytest.approx(mass, rel=1e-3)
     assert found.truth.is_matched[:, 0].mean() > lowest
     assert 0.85 < np.median(masses(found, 0, 0, 1)) / mass < 1.0  # neutrinos of b decays are missing
+
+
+@pytest.mark.slow
+def test_the_table_of_the_reference(shared_data: Path) -> None:
+    """Every line of docs/reference/truth.md: events per process, fractions in per cent, medians in GeV."""
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "truth.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ")
+    ]
+    sample, process, slot, topology, found = "", "", 0, PUBLISHED, None
+    n_lines = 0
+    for name, n_events, process_name, n_process, kind, matched, mass in rows[2:]:
+        if name:
+            sample = name
+            folder = "real" if sample.startswith("nano") else "fastsim"
+            grammar = {"xyh": "bbww", "haa": "higgs_to_4b", "ups": "dimuon"}.get(sample[:3], "pretraining")
+            topology = Topology.shipped(grammar)
+            found = labelled(shared_data / folder / f"{sample}.root", topology)
+            assert len(found.events) == int(n_events)
+        assert found is not None
+        slot = 0 if process_name else slot + 1
+        process = process_name or process
+        if process_name:
+            assert found.names[process] == int(n_process), (sample, process)
+        if process == "none":
+            continue
+        number = [each.name for each in topology.processes].index(process)
+        chosen = found.truth.labels.process == number
+        assert topology.processes[number].kinds[slot] == kind
+        assert 100 * found.truth.is_matched[chosen, slot].mean() == pytest.approx(
+            float(matched.split()[0]), abs=0.51
+        )
+        if mass:
+            n_daughters = len(topology.resonance(kind).daughters)
+            slots = found.truth.labels.indices[chosen, slot, :n_daughters]
+            median = np.nanmedian(matched_mass(found.cloud[chosen], slots))
+            assert median == pytest.approx(float(mass.split()[0].rstrip(",")), abs=0.06), (
+                sample,
+                process,
+                kind,
+            )
+        n_lines += 1
+    assert n_lines > 40
