@@ -172,6 +172,22 @@ def test_simulated_files_are_what_they_are_called(shared_data: Path) -> None:
             assert found.names["none"] / len(found.events) == pytest.approx(0.674**2, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "grammar", "expected"),
+    [
+        ("ttbar_1l", "bbww", {"TT1L", "none"}),
+        ("ttbar_2l", "ttbar_dilepton", {"TT2L", "none"}),
+        ("ttbar_2l", "bbww", {"none"}),
+        ("xyh_500_90", "pretraining", {"none"}),  # a W pair of a Higgs boson, but not alone
+        ("haa4b_m60_4j", "pretraining", {"none"}),
+        ("dy_ll", "dimuon", {"none"}),
+    ],
+)
+def test_other_grammars(shared_data: Path, name: str, grammar: str, expected: set[str]) -> None:
+    found = labelled(shared_data / "fastsim" / f"{name}.root", Topology.shipped(grammar))
+    assert set(found.names) == expected
+
+
 def test_matches_agree_with_the_links_of_the_simulation(shared_data: Path) -> None:
     """Jet_truthPartonIdx says for every jet which quark is closest."""
     found = labelled(shared_data / "fastsim" / "ttbar_1l.root")
