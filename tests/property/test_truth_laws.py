@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import awkward as ak
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evenet_hep import EventCloud, EventSchema
@@ -178,3 +180,56 @@ def test_segments_hold_exactly_the_matched_objects(rows: list[dict[str, Any]]) -
         truth.labels.process, truth.labels.indices, PUBLISHED, n_slots=cloud.mask.shape[1], complete_only=True
     )
     assert ((complete.classes > 0).sum(axis=1) == truth.is_matched.sum(axis=1)).all()
+
+
+def untied(row: dict[str, Any]) -> dict[str, Any]:
+    """The same event with everything moved a little, so that no two distances are equal."""
+    partons = [{**each, "eta": each["eta"] + 3.7e-4 * i**2} for i, each in enumerate(row["GenPart"])]
+    moved: dict[str, Any] = {"GenPart": partons}
+    for name, step in (("Electron", 1.1e-3), ("Muon", 1.3e-3), ("Jet", 1.7e-3)):
+        moved[name] = [{**each, "phi": each["phi"] + step * (i + 1)} for i, each in enumerate(row[name])]
+    return moved
+
+
+def twin_of_matching(row: dict[str, Any], daughters: list[int]) -> dict[int, tuple[str, int]]:
+    """Generated daughter -> collection and position of its object, in plain Python."""
+    wanted = {11: ("Electron", 0.1), 13: ("Muon", 0.1)}
+    pairs = []
+    for d in daughters:
+        parton = row["GenPart"][d]
+        pdg = int(parton["pdgId"])
+        name, reach = wanted.get(abs(pdg), ("Jet", 0.4) if abs(pdg) < 6 else ("", 0.0))
+        for position, each in enumerate(row.get(name, [])):
+            turn = math.remainder(each["phi"] - parton["phi"], 2 * math.pi)
+            distance = math.hypot(each["eta"] - parton["eta"], turn)
+            assume(abs(distance - reach) > 1e-6)
+            if distance < reach and (name == "Jet" or each["charge"] == -math.copysign(1, pdg)):
+                pairs.append((distance, d, name, position))
+    distances = sorted(pair[0] for pair in pairs)
+    assume(all(b - a > 1e-6 for a, b in itertools.pairwise(distances)))
+    found: dict[int, tuple[str, int]] = {}
+    for _, d, name, position in sorted(pairs):
+        if d not in found and (name, position) not in found.values():
+            found[d] = (name, position)
+    return found
+
+
+@settings(max_examples=60)
+@given(top_pairs())
+def test_matching_against_a_plain_twin(row: dict[str, Any]) -> None:
+    row = untied(row)
+    cloud, truth = label(to_events([row]))
+    w_daughters = [[int(row["GenPart"][i]["pdgId"]) for i in pair] for pair in ((4, 5), (9, 10))]
+    n_leptonic = sum(any(abs(pdg) > 10 for pdg in pair) for pair in w_daughters)
+    expected_process = ("TTHadronics", "TT1L", "TT2L")[n_leptonic]
+    assert PUBLISHED.processes[truth.labels.process[0]].name == expected_process
+    daughters = [int(d) for d in truth.gen_daughter[0].ravel() if d >= 0]
+    assert sorted(daughters) == sorted(
+        i for i in (3, 4, 5, 8, 9, 10) if abs(int(row["GenPart"][i]["pdgId"])) not in (12, 14, 16)
+    )
+    expected = twin_of_matching(row, daughters)
+    where = positions(cloud, truth)[0].reshape(-1, 2)
+    for d, (collection, position) in zip(truth.gen_daughter[0].ravel(), where, strict=True):
+        found = (cloud.collections[collection], int(position)) if collection >= 0 else None
+        if d >= 0:
+            assert found == expected.get(int(d))
