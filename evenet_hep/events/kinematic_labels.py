@@ -139,6 +139,15 @@ def label_kinematics(events: ak.Array, *, n_labels: int = 41) -> KinematicLabels
     ------
     InputError
         For a missing field, named with the near misses.
+
+    Examples
+    --------
+    >>> import uproot
+    >>> from evenet_hep.share import sample_files
+    >>> events = uproot.open(sample_files()["ttbar MC"])["Events"].arrays(filter_name="GenPart_*")
+    >>> labels = label_kinematics(events)
+    >>> labels.values.shape, dict(zip(labels.names, labels.values[0].tolist()))["n_tops"]
+    ((200, 41), 2.0)
     """
     decays = find_decays(read_gen_particles(events))
     absolute = np.abs(decays.pdg_id)

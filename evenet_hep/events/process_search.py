@@ -55,6 +55,21 @@ def find_processes(
     ------
     InputError
         For an event with more than 64 resonances.
+
+    Examples
+    --------
+    >>> from evenet_hep.events.decay_patterns import decay_patterns
+    >>> from evenet_hep.events.decays import find_decays
+    >>> from evenet_hep.topology import Topology
+    >>> pt, eta, phi, mass = np.array([[40, 30, 35], [0, 1, -1], [0, 2, -1], [80, 0, 0]], np.float32)
+    >>> w_to_mu = GenParticles(
+    ...     np.array([0, 3]), pt, eta, phi, mass, np.array([24, -13, 14], np.int32), np.array([-1, 0, 0], np.int32),
+    ...     np.ones(3, bool),
+    ... )
+    >>> decays = find_decays(w_to_mu)
+    >>> found = find_processes(w_to_mu, decays, decay_patterns(Topology.published()))
+    >>> Topology.published().processes[found.process[0]].name, found.daughter[0, 0]
+    ('WJetsToLNu', array([ 1, -1, -1], dtype=int32))
     """
     if (most := int(np.diff(decays.offsets).max(initial=0))) > _MOST_RESONANCES:
         msg = f"an event may have at most {_MOST_RESONANCES} t, W, Z, Higgs or new bosons; found {most}"

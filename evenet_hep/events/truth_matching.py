@@ -41,7 +41,31 @@ class Targets(NamedTuple):
 
 
 def find_targets(particles: GenParticles, found: FoundProcesses) -> Targets:
-    """What to look for, for every daughter of every event."""
+    """What to look for, for every daughter of every event.
+
+    Parameters
+    ----------
+    particles : GenParticles
+        As read from the events.
+    found : FoundProcesses
+        What was found in them.
+
+    Examples
+    --------
+    >>> from evenet_hep.events.process_search import find_processes
+    >>> from evenet_hep.events.decay_patterns import decay_patterns
+    >>> from evenet_hep.events.decays import find_decays
+    >>> from evenet_hep.topology import Topology
+    >>> pt, eta, phi, mass = np.array([[40, 30, 35], [0, 1, -1], [0, 2, -1], [80, 0, 0]], np.float32)
+    >>> w_to_mu = GenParticles(
+    ...     np.array([0, 3]), pt, eta, phi, mass, np.array([24, -13, 14], np.int32), np.array([-1, 0, 0], np.int32),
+    ...     np.ones(3, bool),
+    ... )
+    >>> decays = find_decays(w_to_mu)
+    >>> found = find_processes(w_to_mu, decays, decay_patterns(Topology.published()))
+    >>> find_targets(w_to_mu, found).kind[0, 0]
+    array([13,  0,  0], dtype=int16)
+    """
     shape = found.daughter.shape
     targets = Targets(
         np.zeros(shape, np.int16), np.zeros(shape, np.int8), np.zeros(shape), np.zeros(shape), np.zeros(shape, np.bool_)
@@ -66,7 +90,31 @@ class Invisible(NamedTuple):
 
 
 def find_invisible(particles: GenParticles, decays: Decays, found: FoundProcesses, most: int) -> Invisible:
-    """The neutrinos of every event: those of one lepton together, of particles before those of antiparticles."""
+    """The neutrinos of every event: those of one lepton together, of particles before those of antiparticles.
+
+    Parameters
+    ----------
+    particles, decays, found
+        As read from the events, and what was found in them.
+    most : int
+        Number I of invisible particles to give.
+
+    Examples
+    --------
+    >>> from evenet_hep.events.process_search import find_processes
+    >>> from evenet_hep.events.decay_patterns import decay_patterns
+    >>> from evenet_hep.events.decays import find_decays
+    >>> from evenet_hep.topology import Topology
+    >>> pt, eta, phi, mass = np.array([[40, 30, 35], [0, 1, -1], [0, 2, -1], [80, 0, 0]], np.float32)
+    >>> w_to_mu = GenParticles(
+    ...     np.array([0, 3]), pt, eta, phi, mass, np.array([24, -13, 14], np.int32), np.array([-1, 0, 0], np.int32),
+    ...     np.ones(3, bool),
+    ... )
+    >>> decays = find_decays(w_to_mu)
+    >>> found = find_processes(w_to_mu, decays, decay_patterns(Topology.published()))
+    >>> find_invisible(w_to_mu, decays, found, 2).n_found
+    array([1], dtype=int16)
+    """
     n = len(found.process)
     invisible = Invisible(np.zeros((n, most, 4)), np.zeros(n, np.int16))
     _invisible(
@@ -102,6 +150,22 @@ def match_targets(
         Directions.
     delta_r, lepton_delta_r : float
         Largest distance, for jets and taus, and for electrons, muons and photons.
+
+    Returns
+    -------
+    int16 array, shape (n, S, K)
+
+    Examples
+    --------
+    Both quarks are closest to the first jet; the second quark is closer, and the first is left with the other jet.
+
+    >>> quarks = np.full((1, 1, 2), JET, np.int16)
+    >>> none, at_zero = np.zeros((1, 1, 2), np.int8), np.zeros((1, 1, 2))
+    >>> targets = Targets(quarks, none, np.array([[[0.0, 0.2]]]), at_zero, np.zeros((1, 1, 2), bool))
+    >>> eta = np.array([[0.15, -0.3]], np.float32)
+    >>> jets = np.full((1, 2), JET, np.int16)
+    >>> match_targets(targets, jets, None, eta, np.zeros_like(eta), delta_r=0.4, lepton_delta_r=0.1)
+    array([[[1, 0]]], dtype=int16)
     """
     indices = np.full(targets.kind.shape, -1, np.int16)
     has_charge = charge is not None
