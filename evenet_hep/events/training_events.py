@@ -20,7 +20,7 @@ from evenet_hep.topology import Topology
 FloatArray = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.int64]
 
-IDENTIFIERS = {"run": np.int64, "luminosityBlock": np.int64, "event": np.uint64}
+IDENTIFIERS = ("run", "luminosityBlock", "event")
 
 
 class TrainingEvents(NamedTuple):
@@ -103,7 +103,7 @@ class TrainingEvents(NamedTuple):
     @classmethod
     def concatenate(cls, parts: Sequence[TrainingEvents]) -> TrainingEvents:
         """The events of all parts, one after the other; at least one part."""
-        fields = {}
+        fields: dict[str, Any] = {}
         for name in cls._fields:
             arrays = [getattr(part, name) for part in parts]
             fields[name] = _join_offsets(arrays) if name.endswith("offsets") else np.concatenate(arrays)
@@ -172,7 +172,9 @@ def training_events(
         np.asarray(labels.indices, np.int16)[has_slot],
         _offsets(labels.invisible_mask.sum(axis=1)),
         np.asarray(labels.invisible, np.float32)[labels.invisible_mask],
-        *(np.asarray(v).astype(kind) for v, kind in zip(identifiers, IDENTIFIERS.values(), strict=True)),
+        np.asarray(identifiers[0]).astype(np.int64),
+        np.asarray(identifiers[1]).astype(np.int64),
+        np.asarray(identifiers[2]).astype(np.uint64),
     )
 
 
