@@ -175,7 +175,9 @@ def convert(
         msg = f"cores must be at least 1, and either cores or a scheduler is given; found {found}"
         raise ConfigError(msg)
     folder = Path(out)
-    plan = make_plan(sources, schema=schema, topology=topology, splits=splits, settings=settings or Settings())
+    plan = make_plan(
+        sources, schema=schema, topology=topology, splits=splits, settings=settings or Settings()
+    )
     _begin(folder, plan, resume=resume)
     done = {i: part for i in range(len(plan.tasks)) if (part := read_part(_path(folder, i))) is not None}
     n_kept = n_done = sum(task.stop - task.start for i, task in enumerate(plan.tasks) if i in done)
@@ -207,7 +209,9 @@ def make_plan(
     labels = [source.label for source in sources if source.label]
     schema = schema or EventSchema.standard()
     if not schema.classes:
-        schema = EventSchema.from_json(json.dumps({**json.loads(schema.to_json()), "classes": [*dict.fromkeys(labels)]}))
+        schema = EventSchema.from_json(
+            json.dumps({**json.loads(schema.to_json()), "classes": [*dict.fromkeys(labels)]})
+        )
     grammar = topology or Topology(())
     check_sources(sources, schema.classes, grammar)
     tasks: list[Task] = []
@@ -330,7 +334,9 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def convert_task(folder: Path, number: int, task: Task, source: Source, layout: Layout, settings: Settings) -> Part:
+def convert_task(
+    folder: Path, number: int, task: Task, source: Source, layout: Layout, settings: Settings
+) -> Part:
     """Read one chunk and write it as one part; this is what runs on cores and workers."""
     provenance = {"file": task.file, "start": task.start, "stop": task.stop}
     try:
@@ -352,16 +358,14 @@ def convert_task(folder: Path, number: int, task: Task, source: Source, layout: 
 def read_events(task: Task, source: Source, layout: Layout, settings: Settings) -> TrainingEvents:
     """The events of one chunk with their labels."""
     schema, topology = layout.schema, layout.topology
-    present = inspect_file(task.file, tree=settings.tree).branches
-    extra = [f"{name}_{field}" for name, fields in SELECTION_FIELDS.items() for field in fields]
-    has_truth = bool(topology.processes) and "GenPart_pdgId" in present
-    names = set(wanted_branches(present, schema, settings.branches))
-    names |= {name for name in extra if settings.select and name in present}
-    names |= {f"GenPart_{field}" for field in GENERATED if has_truth}
-    names |= {"genWeight"} & set(present)
     events = read_range(
-        task.file, [name for name in present if name in names], task.start, task.stop, tree=settings.tree
+        task.file,
+        lambda present: _branches(present, layout, settings),
+        task.start,
+        task.stop,
+        tree=settings.tree,
     )
+    has_truth = bool(topology.processes) and bool({"GenPart", "GenPart_pdgId"} & set(ak.fields(events)))
     collections = select_objects(_records(events)) if settings.select else None
     cloud = EventCloud.from_awkward(events, schema, branches=settings.branches, collections=collections)
     if has_truth:
@@ -384,6 +388,16 @@ def read_events(task: Task, source: Source, layout: Layout, settings: Settings) 
         weight=weight,
         identifiers=_identifiers(events, task),
     )
+
+
+def _branches(present: Sequence[str], layout: Layout, settings: Settings) -> list[str]:
+    """The branches that are needed, of those that are there."""
+    names = {*wanted_branches(present, layout.schema, settings.branches), "genWeight"}
+    if settings.select:
+        names |= {f"{name}_{field}" for name, fields in SELECTION_FIELDS.items() for field in fields}
+    if layout.topology.processes:
+        names |= {"GenPart", *(f"GenPart_{field}" for field in GENERATED)}
+    return [name for name in present if name in names]
 
 
 def _records(events: ak.Array) -> dict[str, ak.Array]:
@@ -426,14 +440,24 @@ def _arguments(folder: Path, plan: Plan, number: int) -> tuple[Any, ...]:
 
 
 def _run_here(
-    folder: Path, plan: Plan, todo: Sequence[int], *, cores: int, scheduler: str  # noqa: ARG001
+    folder: Path,
+    plan: Plan,
+    todo: Sequence[int],
+    *,
+    cores: int,
+    scheduler: str,  # noqa: ARG001
 ) -> Iterator[tuple[int, Part]]:
     for i in todo:
         yield i, convert_task(*_arguments(folder, plan, i))
 
 
 def _run_on_cores(
-    folder: Path, plan: Plan, todo: Sequence[int], *, cores: int, scheduler: str  # noqa: ARG001
+    folder: Path,
+    plan: Plan,
+    todo: Sequence[int],
+    *,
+    cores: int,
+    scheduler: str,  # noqa: ARG001
 ) -> Iterator[tuple[int, Part]]:
     # Not forked: pyarrow and numba have threads, which a fork would cut off.
     with ProcessPoolExecutor(min(cores, max(len(todo), 1)), mp_context=get_context("spawn")) as pool:
@@ -449,13 +473,18 @@ def _run_on_cores(
 
 
 def _run_on_cluster(
-    folder: Path, plan: Plan, todo: Sequence[int], *, cores: int, scheduler: str  # noqa: ARG001
+    folder: Path,
+    plan: Plan,
+    todo: Sequence[int],
+    *,
+    cores: int,  # noqa: ARG001
+    scheduler: str,
 ) -> Iterator[tuple[int, Part]]:
     from distributed import Client  # noqa: PLC0415  seconds; only where a cluster is asked for
     from distributed import as_completed as dask_as_completed  # noqa: PLC0415
 
     try:
-        client = Client(scheduler, timeout="20s")
+        client = Client(scheduler)
     except (OSError, ValueError, TimeoutError) as error:
         msg = f"no Dask scheduler answers at {scheduler}: {error}"
         raise FileError(msg) from error

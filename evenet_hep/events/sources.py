@@ -62,7 +62,9 @@ class Source:
             raise ConfigError(msg)
         for key in ("cross_section", "weight", "sum_weight"):
             value = getattr(self, key)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
+            ):
                 msg = f"source {self.name!r}: {key} must be a number above 0; found {value!r}"
                 raise ConfigError(msg)
 
@@ -175,7 +177,9 @@ def _source(name: str, entry: object, path: Path) -> Source:
     files = values.pop("files")
     listed = [files] if isinstance(files, str) else list(files)
     processes = values.get("processes")
-    if processes is not None and (isinstance(processes, str) or not all(isinstance(p, str) for p in processes)):
+    if processes is not None and (
+        isinstance(processes, str) or not all(isinstance(p, str) for p in processes)
+    ):
         msg = f"{path}: sample {name!r}: processes must be a list of names; found {processes!r}"
         raise ConfigError(msg)
     return Source(name, "" if label is None else str(label), _expand(name, listed, path.parent), **values)
