@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,6 +20,12 @@ from rich.table import Table
 from evenet_hep.cli.app import app, console
 from evenet_hep.cli.score import Tree, Where
 from evenet_hep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from evenet_hep.events.sources import Source
+    from evenet_hep.events.training_set import TrainingSet
+    from evenet_hep.schema import EventSchema
+    from evenet_hep.topology import Topology
 
 Split = Annotated[
     str, typer.Option("--split", help="Names and fractions of the splits; the first gives the statistics.")
@@ -40,8 +46,13 @@ def convert(
         ),
     ] = None,
     schema: Annotated[
-        str, typer.Option("--schema", help="standard, published, or a JSON file.", metavar="NAME|FILE")
-    ] = "standard",
+        str | None,
+        typer.Option(
+            "--schema",
+            help="standard, published, or a JSON file; by default published with --from-published, else standard.",
+            metavar="NAME|FILE",
+        ),
+    ] = None,
     topology: Annotated[
         str | None,
         typer.Option(
@@ -86,7 +97,9 @@ def convert(
         from evenet_hep.scoring import branches_from_options  # noqa: PLC0415  loads torch
 
         branches = branches_from_options(where)
-    settings = Settings(tree, branches, select, delta_r, chunk_size, weighted)
+    published = from_published is not None
+    settings = Settings(tree, branches, select, delta_r, chunk_size, weighted, published)
+    read_from = _published_source(from_published) if from_published else parse_sources(sources or [])
     columns = (
         TextColumn("converting"),
         BarColumn(),
@@ -97,10 +110,10 @@ def convert(
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("converting", total=None)
         done = write_set(
-            parse_sources(sources or []),
+            read_from,
             out,
-            schema=_schema(schema),
-            topology=_topology(topology),
+            schema=_published_schema(from_published, schema) if from_published else _schema(schema),
+            topology=_topology(topology or ("pretraining" if published else None)),
             splits=parse_splits(split),
             settings=settings,
             cores=cores,
@@ -143,15 +156,33 @@ def parse_splits(text: str) -> dict[str, float]:
     return fractions
 
 
-def _schema(name: str):  # type: ignore[no-untyped-def]
+def _schema(name: str | None) -> EventSchema:
     from evenet_hep.schema import EventSchema  # noqa: PLC0415
 
-    if name == "standard":
+    if name in (None, "standard"):
         return EventSchema.standard()
-    return EventSchema.published() if name == "published" else EventSchema.from_file(name)
+    return EventSchema.published() if name == "published" else EventSchema.from_file(str(name))
 
 
-def _topology(name: str | None):  # type: ignore[no-untyped-def]
+def _published_source(folder: Path) -> list[Source]:
+    from evenet_hep.events.published_files import published_parquet  # noqa: PLC0415
+    from evenet_hep.events.sources import Source  # noqa: PLC0415
+
+    return [Source("published", "", tuple(map(str, published_parquet(folder))))]
+
+
+def _published_schema(folder: Path, name: str | None) -> EventSchema:
+    """The schema with the statistics that stand beside the files, if they do."""
+    schema = _schema(name or "published")
+    path = folder / "normalization.pt"
+    if not path.is_file():
+        return schema
+    from evenet_hep.training.published_statistics import with_published_statistics  # noqa: PLC0415  torch
+
+    return with_published_statistics(schema, path)
+
+
+def _topology(name: str | None) -> Topology | None:
     from evenet_hep.topology import Topology  # noqa: PLC0415
 
     if name is None:
@@ -160,7 +191,7 @@ def _topology(name: str | None):  # type: ignore[no-untyped-def]
     return Topology.from_file(name) if is_file else Topology.shipped(name)
 
 
-def _print_counts(training_set) -> None:  # type: ignore[no-untyped-def]
+def _print_counts(training_set: TrainingSet) -> None:
     """Events and weights per class and split."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("class", no_wrap=True)
