@@ -206,3 +206,39 @@ def _print_counts(training_set: TrainingSet) -> None:
             cells += [str(found.n_events), f"{found.weight:.4g}"] if found else ["0", "0"]
         table.add_row(name or "(none)", *cells)
     console.print(table)
+
+
+@app.command()
+def describe(
+    folder: Annotated[Path, typer.Argument(help="A training set.", metavar="DIR")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for description.png and .html; by default DIR.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Whose events are drawn; by default the first split.")
+    ] = None,
+    max_events: Annotated[
+        int, typer.Option("--events", min=1, help="Draw at most so many events.")
+    ] = 100_000,
+    plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Whether to draw.")] = True,
+    html: Annotated[bool, typer.Option("--html", help="Also write one HTML page with everything.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare the checksums of all parts.")] = False,
+) -> None:
+    """Say what is in a training set: events, weights, multiplicities, features, found resonances, and plots."""
+    from evenet_hep.description import describe as tables_of  # noqa: PLC0415
+    from evenet_hep.description import write_description  # noqa: PLC0415
+    from evenet_hep.events.training_set import TrainingSet  # noqa: PLC0415
+
+    opened = TrainingSet.open(folder, verify=verify)
+    if split is not None:
+        opened.counts(split)  # refuses an unknown one before anything is printed
+    for content in tables_of(opened):
+        table = Table(title=content.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i, heading in enumerate(content.headings):
+            table.add_column(heading, justify="left" if i == 0 or heading == "resonances" else "right")
+        for row in content.rows:
+            table.add_row(*row)
+        console.print(table, highlight=False)
+    if plots or html:
+        for path in write_description(opened, out or folder, split=split, max_events=max_events, page=html):
+            console.print(str(path), highlight=False, soft_wrap=True)
