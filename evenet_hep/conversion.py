@@ -7,6 +7,9 @@ written first (``conversion.json``), so that a conversion that was killed goes o
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -270,7 +273,8 @@ def _run_here(folder: Path, plan: Plan, todo: Sequence[int]) -> Iterator[tuple[i
 
 def _run_on_cores(folder: Path, plan: Plan, todo: Sequence[int], cores: int) -> Iterator[tuple[int, Part]]:
     # Not forked: pyarrow and numba have threads, which a fork would cut off.
-    with ProcessPoolExecutor(min(cores, max(len(todo), 1)), mp_context=get_context("spawn")) as pool:
+    number = min(cores, max(len(todo), 1))
+    with ProcessPoolExecutor(number, get_context("spawn"), _end_with_parent, (os.getpid(),)) as pool:
         futures = {pool.submit(convert_task, *_arguments(folder, plan, i)): i for i in todo}
         try:
             for future in as_completed(futures):
@@ -280,6 +284,17 @@ def _run_on_cores(folder: Path, plan: Plan, todo: Sequence[int], cores: int) -> 
             raise FileError(msg) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent(parent: int) -> None:
+    """End this process when the one that started it was killed: it would wait for work for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run_on_cluster(

@@ -37,7 +37,10 @@ def convert(
     out: Annotated[Path, typer.Option("--out", help="Folder of the training set.")],
     sources: Annotated[
         list[str] | None,
-        typer.Argument(help="CLASS=FILE[,FILE] or a YAML file of samples.", metavar="SOURCE..."),
+        typer.Argument(
+            help="CLASS=FILE[,FILE], a YAML file of samples, or a folder of simulated events.",
+            metavar="SOURCE...",
+        ),
     ] = None,
     from_published: Annotated[
         Path | None,
@@ -84,10 +87,10 @@ def convert(
     ] = False,
 ) -> None:
     """Turn NanoAOD or Parquet files, or the published layout, into training files."""
-    from evenet_hep.conversion import Settings  # noqa: PLC0415
     from evenet_hep.conversion import convert as write_set  # noqa: PLC0415
     from evenet_hep.events.nanoaod import Branches  # noqa: PLC0415
     from evenet_hep.events.sources import parse_sources  # noqa: PLC0415
+    from evenet_hep.events.training_chunks import Settings  # noqa: PLC0415
 
     if bool(sources) == (from_published is not None):
         msg = "give either sources or --from-published, one of them"
@@ -99,7 +102,12 @@ def convert(
         branches = branches_from_options(where)
     published = from_published is not None
     settings = Settings(tree, branches, select, delta_r, chunk_size, weighted, published)
-    read_from = _published_source(from_published) if from_published else parse_sources(sources or [])
+    grammar = _topology(topology or ("pretraining" if published else None))
+    names = [process.name for process in grammar.processes] if grammar else []
+    if from_published:
+        read_from = _published_source(from_published)
+    else:
+        read_from = parse_sources(sources or [], processes=names)
     columns = (
         TextColumn("converting"),
         BarColumn(),
@@ -113,7 +121,7 @@ def convert(
             read_from,
             out,
             schema=_published_schema(from_published, schema) if from_published else _schema(schema),
-            topology=_topology(topology or ("pretraining" if published else None)),
+            topology=grammar,
             splits=parse_splits(split),
             settings=settings,
             cores=cores,

@@ -164,7 +164,8 @@ def read_range(
             names = choose(table.keys(recursive=False))
             return table.arrays(list(names), entry_start=start, entry_stop=stop)
         file = _open_parquet(path)
-        groups, first, begin = [], 0, 0
+        groups: list[int] = []
+        first, begin = 0, 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if first < stop and first + rows > start:

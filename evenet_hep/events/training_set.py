@@ -300,7 +300,9 @@ class TrainingSet:
     @cached_property
     def multiplicity(self) -> npt.NDArray[np.int64]:
         """Number of events of the first split with 0, 1, ... objects, shape (capacity + 1,)."""
-        return np.sum([part.multiplicity for part in self.parts], axis=0, dtype=np.int64)
+        counts = np.array([part.multiplicity for part in self.parts], np.int64)
+        total: npt.NDArray[np.int64] = counts.sum(axis=0)
+        return total
 
     @property
     def n_invisible(self) -> int:

@@ -14,16 +14,18 @@ from typing import Any
 import awkward as ak
 import dask
 import numpy as np
+import psutil
 import pytest
 import uproot
 from typer.testing import CliRunner
 
 from evenet_hep.cli import app
-from evenet_hep.conversion import Settings, convert
+from evenet_hep.conversion import convert
 from evenet_hep.errors import ConfigError, FileError, InputError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.object_selection import select_objects
 from evenet_hep.events.sources import Source, parse_sources
+from evenet_hep.events.training_chunks import Settings
 from evenet_hep.events.training_files import Layout
 from evenet_hep.events.training_set import TrainingSet
 from evenet_hep.events.truth import label_events
@@ -171,14 +173,18 @@ def test_a_killed_conversion_goes_on(samples: dict[str, Path], tmp_path: Path) -
 
 
 def test_killed_at_any_moment(samples: dict[str, Path], tmp_path: Path) -> None:
-    """Killed from outside after each part: what stands under its name is whole."""
+    """Killed from outside: what stands under its name is whole, and no process is left that waits for work."""
     folder = tmp_path / "set"
-    command = [sys.executable, "-m", "evenet_hep.cli", *words(samples, folder)]
+    command = [sys.executable, "-m", "evenet_hep.cli", *words(samples, folder), "--cores", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(folder.glob("part-*.json")):
         time.sleep(0.01)
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
     for path in folder.glob("part-*.parquet"):
         assert len(ak.from_parquet(path)) > 0
     done = CliRunner().invoke(app, [*words(samples, folder), "--resume"])
@@ -189,9 +195,9 @@ def test_killed_at_any_moment(samples: dict[str, Path], tmp_path: Path) -> None:
 def test_a_full_disk_is_one_sentence(
     samples: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import evenet_hep.events.training_files as files  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
 
-    write, written = files.pq.write_table, []
+    write, written = pq.write_table, []
 
     def full(table: Any, where: Any, **options: Any) -> None:
         write(table, where, **options)
@@ -199,7 +205,7 @@ def test_a_full_disk_is_one_sentence(
         if len(written) == 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.pq, "write_table", full)
+    monkeypatch.setattr(pq, "write_table", full)
     folder = tmp_path / "set"
     found = CliRunner().invoke(app, words(samples, folder))
     assert isinstance(found.exception, FileError)
@@ -338,10 +344,33 @@ def test_samples_in_a_yaml_file(samples: dict[str, Path], tmp_path: Path) -> Non
         (tmp_path / "wrong.yaml").write_text(wrong)
         with pytest.raises((ConfigError, FileError), match=message):
             parse_sources([str(tmp_path / "wrong.yaml")])
-    with pytest.raises(ConfigError, match=r"CLASS=FILE\[,FILE\] or a YAML file; found 'tt.root'"):
+    with pytest.raises(
+        ConfigError, match=r"CLASS=FILE\[,FILE\], a YAML file or a folder .*; found 'tt.root'"
+    ):
         parse_sources(["tt.root"])
     with pytest.raises(ConfigError, match="a is there more than once"):
         parse_sources(["a=b.root", "a=c.root"])
+
+
+def test_a_folder_of_simulated_events(samples: dict[str, Path], tmp_path: Path) -> None:
+    """The list of samples that ``evenet-hep simulate`` leaves: class, process, files and cross-sections."""
+    (tmp_path / "TT1L").mkdir()
+    shutil.copy(samples["nano_tt_v12"], tmp_path / "TT1L" / "TT1L_0000.root")
+    one = {"process": "TT1L", "class": "TT", "files": ["TT1L/TT1L_0000.root"], "cross_section_pb": 150.0}
+    listed = {
+        "TT1L": {**one, "reference_pb": 365.3},
+        "qcd": {**one, "process": "qcd_bb", "reference_pb": None},
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps({"samples": listed}))
+    first, second = parse_sources([str(tmp_path)], processes=["TT1L", "TT2L"])
+    file = str(tmp_path / "TT1L" / "TT1L_0000.root")
+    assert first == Source("TT1L", "TT", (file,), ("TT1L",), 365.3)
+    assert second == Source("qcd", "TT", (file,), None, 150.0)
+    (tmp_path / "dataset.json").write_text('{"format": 1}')
+    with pytest.raises(
+        FileError, match=r"is not a folder of simulated events: dataset\.json has no list of samples"
+    ):
+        parse_sources([str(tmp_path)])
 
 
 def test_what_is_known_stands_in_the_files(converted: TrainingSet, samples: dict[str, Path]) -> None:

@@ -34,7 +34,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 
 def test_tables_say_what_is_there(opened: TrainingSet) -> None:
     tables = {table.title.split(",")[0]: table for table in describe(opened)}
-    overview = dict(tables["training set"].rows)
+    overview = {row[0]: row[1] for row in tables["training set"].rows}
     assert overview["events"] == "440"
     events = opened.events("train")
     classes = {row[0]: row for row in tables["classes"].rows}
