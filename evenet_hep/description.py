@@ -254,7 +254,7 @@ def _draw_classes(panel: Any, training_set: TrainingSet) -> None:
 
 def _draw_multiplicity(panel: Any, events: TrainingEvents, classes: Sequence[str]) -> None:
     counts = events.n_objects
-    edges: FloatArray = np.arange(int(counts.max(initial=0)) + 2) - 0.5
+    edges: FloatArray = np.arange(int(counts.max(initial=0)) + 2, dtype=np.float64) - 0.5
     for name, label in _by_class(events, classes):
         _draw_density(
             panel, counts[events.label == label], events.weight[events.label == label], edges, name, label
@@ -304,7 +304,7 @@ def _edges(values: npt.NDArray[Any]) -> FloatArray:
         return np.array([0.0, 1.0])
     low, high = np.quantile(values, [0.002, 0.995])
     if (values == np.rint(values)).all() and high - low < _BINS:
-        return np.arange(int(np.floor(low)), int(np.floor(high)) + 2) - 0.5
+        return np.arange(int(np.floor(low)), int(np.floor(high)) + 2, dtype=np.float64) - 0.5
     return np.linspace(float(low), float(high if high > low else low + 1), _BINS + 1)
 
 
