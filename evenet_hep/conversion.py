@@ -193,18 +193,24 @@ def _begin(folder: Path, plan: Plan, *, resume: bool) -> None:
         if different := [key for key in wanted if found.get(key) != wanted[key]]:
             msg = f"--resume must go on with what was begun; {folder} has another {', '.join(different)}"
             raise ConfigError(msg)
-        for partial in folder.glob(".*.partial"):
-            partial.unlink(missing_ok=True)
+        _remove_partial(folder)
         return
     if any(folder.glob("part-*")) or (folder / "dataset.json").exists():
         msg = f"{folder} holds a training set of another origin; choose another folder"
         raise ConfigError(msg)
+    _remove_partial(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, wanted)
     except OSError as error:
         msg = f"cannot write {path}: {reason(error)}"
         raise FileError(msg) from error
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what a killed run was writing."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 def _plan_to_dict(plan: Plan) -> dict[str, Any]:

@@ -366,10 +366,11 @@ class TrainingSet:
         InputError
             For an unknown split or class, contradictory numbers, or too few events for the ranks.
         """
-        if batch_size < 1 or pool < 1 or start < 0 or not 0 <= rank < world_size:
+        if batch_size < 1 or pool < 1 or min(start, seed, epoch) < 0 or not 0 <= rank < world_size:
             msg = (
-                "batch_size and pool must be at least 1, start at least 0, and rank below world_size; found "
-                f"batch_size {batch_size}, pool {pool}, start {start}, rank {rank} of {world_size}"
+                "batch_size and pool must be at least 1, start, seed and epoch at least 0, and rank below world_size; "
+                f"found batch_size {batch_size}, pool {pool}, start {start}, seed {seed}, epoch {epoch}, "
+                f"rank {rank} of {world_size}"
             )
             raise InputError(msg)
         pieces = self._pieces(split, limit, classes)

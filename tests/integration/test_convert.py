@@ -32,7 +32,7 @@ from evenet_hep.events.truth import label_events
 from evenet_hep.schema import EventSchema
 from evenet_hep.topology import Topology
 
-SMALL = Settings(select=True, chunk_size=60)
+SMALL = Settings(select=True, chunk_size=100)
 
 
 def sources(samples: dict[str, Path]) -> list[Source]:
@@ -127,11 +127,11 @@ import evenet_hep.events.training_files as files
 from evenet_hep.cli import main
 written = 0
 write = files.pq.write_table
-def die(*args, **options):  # in the middle of the fourth part
+def die(*args, **options):  # in the middle of the third part
     global written
     written += 1
     write(*args, **options)
-    if written == 4:
+    if written == 3:
         path = Path(args[1])
         path.write_bytes(path.read_bytes()[:500])
         os.kill(os.getpid(), signal.SIGKILL)
@@ -142,7 +142,7 @@ main()
 
 def words(samples: dict[str, Path], out: Path) -> list[str]:
     named = [f"TT={samples['nano_tt_v12']}", f"WJets={samples['nano_2015_wjets']}"]
-    return ["convert", *named, "--topology", "pretraining", "--chunk-size", "60", "--out", str(out)]
+    return ["convert", *named, "--topology", "pretraining", "--chunk-size", "100", "--out", str(out)]
 
 
 def test_a_killed_conversion_goes_on(samples: dict[str, Path], tmp_path: Path) -> None:
@@ -153,9 +153,9 @@ def test_a_killed_conversion_goes_on(samples: dict[str, Path], tmp_path: Path) -
         [sys.executable, "-c", KILLED, *words(samples, folder)], check=False, capture_output=True
     )
     assert done.returncode == -signal.SIGKILL
-    assert len(list(folder.glob("part-*.parquet"))) == 3
+    assert len(list(folder.glob("part-*.parquet"))) == 2
     assert len(list(folder.glob(".*.partial"))) == 1
-    with pytest.raises(FileError, match="stopped after 3 parts; run it again with --resume"):
+    with pytest.raises(FileError, match="stopped after 2 parts; run it again with --resume"):
         TrainingSet.open(folder)
     again = CliRunner().invoke(app, words(samples, folder))
     assert isinstance(again.exception, ConfigError)
@@ -166,8 +166,8 @@ def test_a_killed_conversion_goes_on(samples: dict[str, Path], tmp_path: Path) -
     before = (folder / "part-00000.parquet").stat().st_mtime_ns
     resumed = CliRunner().invoke(app, [*words(samples, folder), "--resume"])
     assert resumed.exit_code == 0, resumed.output
-    assert "220 events converted" in resumed.output
-    assert "180 were there already" in resumed.output
+    assert "200 events converted" in resumed.output
+    assert "200 were there already" in resumed.output
     assert (folder / "part-00000.parquet").stat().st_mtime_ns == before
     assert contents(folder) == contents(tmp_path / "whole")
 
@@ -202,17 +202,17 @@ def test_a_full_disk_is_one_sentence(
     def full(table: Any, where: Any, **options: Any) -> None:
         write(table, where, **options)
         written.append(where)
-        if len(written) == 3:
+        if len(written) == 2:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq, "write_table", full)
     folder = tmp_path / "set"
     found = CliRunner().invoke(app, words(samples, folder))
     assert isinstance(found.exception, FileError)
-    expected = "part-00002.parquet: No space left on device; 2 of 8 parts are complete: mend it and run again with --resume"
+    expected = "part-00001.parquet: No space left on device; 1 of 4 parts are complete: mend it and run again with --resume"
     assert str(found.exception).endswith(expected)
     assert not list(folder.glob(".*"))
-    assert len(list(folder.glob("part-*.parquet"))) == 2
+    assert len(list(folder.glob("part-*.parquet"))) == 1
     done = CliRunner().invoke(app, [*words(samples, folder), "--resume"])
     assert done.exit_code == 0, done.output
 
@@ -236,7 +236,7 @@ def test_the_limit_of_the_system_is_one_sentence(samples: dict[str, Path], tmp_p
     done = subprocess.run(program, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert "File too large; 0 of 8 parts are complete: mend it and run again with --resume" in line
+    assert "File too large; 0 of 4 parts are complete: mend it and run again with --resume" in line
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["conversion.json"]
 
 
@@ -376,9 +376,9 @@ def test_a_folder_of_simulated_events(samples: dict[str, Path], tmp_path: Path) 
 def test_what_is_known_stands_in_the_files(converted: TrainingSet, samples: dict[str, Path]) -> None:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    metadata = json.loads(pq.read_schema(converted.folder / "part-00002.parquet").metadata[b"evenet_hep"])
+    metadata = json.loads(pq.read_schema(converted.folder / "part-00001.parquet").metadata[b"evenet_hep"])
     assert metadata["source"] == "tt"
-    assert metadata["provenance"] == {"file": str(samples["nano_tt_v12"]), "start": 120, "stop": 180}
+    assert metadata["provenance"] == {"file": str(samples["nano_tt_v12"]), "start": 100, "stop": 200}
     layout = Layout.from_dict(metadata)
     assert (layout.schema, layout.topology) == (converted.given_schema, converted.topology)
     assert set(converted.provenance) >= {"evenet_hep", "settings"}

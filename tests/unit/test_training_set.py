@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -336,11 +338,24 @@ def test_damaged_and_incomplete_sets_are_refused(tmp_path: Path) -> None:
         finish(tmp_path, layout, [], {})
 
 
+def test_a_set_can_be_sent_to_another_process(opened: TrainingSet) -> None:
+    again = pickle.loads(pickle.dumps(opened))
+    for one, other in zip(opened.batches("val", 999), again.batches("val", 999), strict=True):
+        same(one, other)
+
+
+def test_reading_can_be_stopped(opened: TrainingSet) -> None:
+    batches = opened.batches("train", 10, pool=100)
+    next(batches)
+    batches.close()  # type: ignore[attr-defined]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reader")]
+
+
 def test_contradictory_arguments_are_refused(opened: TrainingSet) -> None:
     with pytest.raises(InputError, match="no split 'validation'; there are train, val, test"):
         opened.batches("validation", 10)
-    for wrong in ({"rank": 2, "world_size": 2}, {"start": -1}, {"pool": 0}):
-        with pytest.raises(InputError, match="rank below world_size; found"):
+    for wrong in ({"rank": 2, "world_size": 2}, {"start": -1}, {"pool": 0}, {"seed": -1}):
+        with pytest.raises(InputError, match="rank below world_size; found batch_size 10"):
             opened.batches("train", 10, **wrong)  # type: ignore[arg-type]
 
 
