@@ -1,8 +1,8 @@
 """Decays of heavy particles: the tree of generated particles as resonances and the fermions they end in.
 
 A resonance is a W, Z, Higgs boson, top quark or a particle asked for. Its copies (recoil, radiation) are one, its
-leaves are the first fermions, photons and gluons below it, through other resonances if need be. What generators leave
-out is put back: the W of t -> b q q and of H -> W q q, and the boson of a lepton pair of the hard process.
+leaves are the first fermions, photons and gluons below it, through other resonances if need be; what it radiates is
+left out, as far as the flags for the hard process tell. What generators leave out is put back: the W of t -> b q q and of H -> W q q, and the boson of a lepton pair of the hard process.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def find_decays(particles: GenParticles, *, heavy: Iterable[int] = ()) -> Decays
     is_daughter, momentum = np.empty(n_most, np.bool_), np.empty((n_most, 4))
     leaf, owner = np.empty(n_leaves, np.int32), np.empty(n_leaves, np.int32)
     longest = int(np.diff(particles.offsets).max(initial=0))
-    scratch = np.empty((9, 2 * longest + 1), np.int32)
+    scratch = np.empty((10, 2 * longest + 1), np.int32)
     _find(
         *particles, is_heavy, scratch,
         offsets, pdg_id, particle, parent, is_daughter, momentum, leaf_offsets, leaf, owner,
@@ -129,13 +129,14 @@ def _find(  # type: ignore[no-untyped-def]
     offsets, out_pdg, out_particle, out_parent, out_daughter, out_momentum, leaf_offsets, leaf, owner,
 ):  # fmt: skip
     n_records, n_leaves = 0, 0
-    record_of, owner_of, code, last, first, above, link, place, order = scratch
+    record_of, owner_of, code, last, first, above, link, place, order, has_hard = scratch
     for e in range(len(starts) - 1):
         s = slice(starts[e], starts[e + 1])
         ids, mothers = pdg[s], mother[s]
         found = _find_records(ids, mothers, is_heavy[s], record_of, owner_of, code, last, first)
         _find_parents(ids, mothers, record_of, found, first, above, link)
         _find_owners(ids, mothers, pt[s], is_hard[s], record_of, owner_of)
+        _drop_radiation(is_hard[s], owner_of, found, first, link, has_hard)
         found = _put_back(ids, owner_of, found, code, last, above, link)
         _sort(code, found, order, place)
         for k in range(found):
@@ -216,6 +217,26 @@ def _find_owners(ids, mothers, pt, is_hard, record_of, owner_of):  # type: ignor
 
 
 @njit(cache=True)
+def _drop_radiation(is_hard, owner_of, found, first, link, has_hard):  # type: ignore[no-untyped-def]
+    """Leaves that are not of the hard process, of resonances with daughters that are.
+
+    Where a file leaves out the photon or gluon between, a pair of leptons or quarks that was radiated has the top
+    quark as its mother.
+    """
+    for r in range(found):
+        has_hard[r] = 0
+    for r in range(found):
+        if link[r] >= 0 and is_hard[first[r]]:
+            has_hard[link[r]] = 1
+    for i in range(len(is_hard)):
+        if owner_of[i] >= 0 and is_hard[i]:
+            has_hard[owner_of[i]] = 1
+    for i in range(len(is_hard)):
+        if owner_of[i] >= 0 and has_hard[owner_of[i]] and not is_hard[i]:
+            owner_of[i] = _NOBODY
+
+
+@njit(cache=True)
 def _put_back(ids, owner_of, found, code, last, above, link):  # type: ignore[no-untyped-def]
     """Bosons that the generator left out; the number of records with them."""
     total = found
@@ -275,6 +296,12 @@ def _sort(code, found, order, place):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def cartesian_of(pt, eta, phi, mass, i):  # type: ignore[no-untyped-def]
+    """px, py, pz and energy of one of many particles, in double precision."""
+    return cartesian_scalar(np.float64(pt[i]), np.float64(eta[i]), np.float64(phi[i]), np.float64(mass[i]))
+
+
+@njit(cache=True)
 def _momentum(record, particle, pt, eta, phi, mass, owner_of, out):  # type: ignore[no-untyped-def]
     """pt, eta, phi and mass of a record; one that was put back is the sum of its two fermions."""
     if particle >= 0:
@@ -283,7 +310,7 @@ def _momentum(record, particle, pt, eta, phi, mass, owner_of, out):  # type: ign
     x, y, z, energy = 0.0, 0.0, 0.0, 0.0
     for i in range(len(pt)):
         if owner_of[i] == record:
-            px, py, pz, e = cartesian_scalar(pt[i], eta[i], phi[i], mass[i])
+            px, py, pz, e = cartesian_of(pt, eta, phi, mass, i)
             x, y, z, energy = x + px, y + py, z + pz, energy + e
     out[0] = np.hypot(x, y)
     out[1] = np.arcsinh(z / out[0]) if out[0] > 0 else 0.0

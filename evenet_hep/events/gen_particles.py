@@ -19,6 +19,7 @@ IdArray = npt.NDArray[np.int32]
 COLLECTION = "GenPart"
 MOMENTUM = ("pt", "eta", "phi", "mass")
 FIELDS = (*MOMENTUM, "pdgId", "genPartIdxMother", "statusFlags")
+BRANCHES = tuple(f"{COLLECTION}_{name}" for name in FIELDS)  # of a flat table
 IS_HARD_PROCESS = 1 << 7  # bit of statusFlags
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from evenet_hep.errors import InputError
 from evenet_hep.events.decay_patterns import DecayPatterns
 from evenet_hep.events.decays import GLUON, PHOTON, TAU, TOP, W_BOSON, Z_BOSON, Decays
 from evenet_hep.events.gen_particles import GenParticles
@@ -49,7 +50,15 @@ def find_processes(
         As read from the events, found in them, and made from a topology.
     taus : int
         Position in :data:`TAUS`.
+
+    Raises
+    ------
+    InputError
+        For an event with more than 64 resonances.
     """
+    if (most := int(np.diff(decays.offsets).max(initial=0))) > _MOST_RESONANCES:
+        msg = f"an event may have at most {_MOST_RESONANCES} t, W, Z, Higgs or new bosons; found {most}"
+        raise InputError(msg)
     n_events, (n_slots, n_daughters) = (
         len(particles.offsets) - 1,
         (patterns.kinds.shape[1], patterns.order.shape[1]),
@@ -111,23 +120,33 @@ def _search(  # type: ignore[no-untyped-def]
     chosen = np.empty(kinds.shape[1], np.int32)
     leaves, depths = np.empty(_MOST_LEAVES, np.int32), np.empty(_MOST_LEAVES, np.int32)
     daughters = np.empty(order.shape[1], np.int32)
+    needed = _needed_kinds(kinds)
     for e in range(len(starts) - 1):
-        ids, mothers = pdg[starts[e] : starts[e + 1]], mother[starts[e] : starts[e + 1]]
-        s, t = slice(offsets[e], offsets[e + 1]), slice(leaf_offsets[e], leaf_offsets[e + 1])
         n = offsets[e + 1] - offsets[e]
-        if n == 0 or n > _MOST_RESONANCES:
+        if n == 0:
             continue
+        ids, mothers = pdg[starts[e] : starts[e + 1]], mother[starts[e] : starts[e + 1]]
+        codes, above = code[offsets[e] : offsets[e + 1]], parent[offsets[e] : offsets[e + 1]]
+        direct = is_daughter[offsets[e] : offsets[e + 1]]
+        ends, owners = (
+            leaf[leaf_offsets[e] : leaf_offsets[e + 1]],
+            owner[leaf_offsets[e] : leaf_offsets[e + 1]],
+        )
+        present = 0
         for r in range(n):
             fits[r] = 0
-            m = _leaves_of(r, parent[s], is_daughter[s], leaf[t], owner[t], leaves, depths)
+            m = _leaves_of(r, above, direct, ends, owners, leaves, depths)
             for kind in range(len(sign)):
-                if _is_kind(code[s][r], particle[kind], sign[kind]) and _match(
+                if _is_kind(codes[r], particle[kind], sign[kind]) and _match(
                     ids, mothers, leaves[:m], depths[:m], charge[kind], n_daughters[kind], flavours[kind],
                     order[kind], any_tau[kind], taus, daughters,
                 ):  # fmt: skip
                     fits[r] |= 1 << kind
+            present |= fits[r]
         for p in candidates:
-            if _fit_process(kinds[p], origin[p], fits[:n], code[s], parent[s], chosen):
+            if needed[p] & ~present == 0 and _fit_process(
+                kinds[p], origin[p], fits[:n], codes, above, chosen
+            ):
                 out_process[e] = p
                 break
         if out_process[e] < 0:
@@ -136,7 +155,7 @@ def _search(  # type: ignore[no-untyped-def]
             kind = kinds[out_process[e], slot]
             if kind >= 0:
                 r = chosen[slot]
-                m = _leaves_of(r, parent[s], is_daughter[s], leaf[t], owner[t], leaves, depths)
+                m = _leaves_of(r, above, direct, ends, owners, leaves, depths)
                 _match(
                     ids, mothers, leaves[:m], depths[:m], charge[kind], n_daughters[kind], flavours[kind],
                     order[kind], any_tau[kind], taus, daughters,
@@ -147,15 +166,28 @@ def _search(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _needed_kinds(kinds):  # type: ignore[no-untyped-def]
+    """The kinds of each process as bits: without them there is no need to search."""
+    needed = np.zeros(len(kinds), np.int64)
+    for p in range(len(kinds)):
+        for kind in kinds[p]:
+            if kind >= 0:
+                needed[p] |= 1 << kind
+    return needed
+
+
+@njit(cache=True)
 def _leaves_of(record, parent, is_daughter, leaf, owner, leaves, depths):  # type: ignore[no-untyped-def]
-    """Positions of the leaves of a resonance and the number of resonances between; how many there are."""
+    """Positions of the leaves of a resonance and the number of resonances between; how many, 0 if there is no room."""
     n = 0
     for i in range(len(leaf)):
         at, depth = owner[i], 0
         while at != record and at >= 0:
             at = parent[at] if is_daughter[at] else -1
             depth += 1
-        if at == record and n < len(leaves):
+        if at == record:
+            if n == len(leaves):
+                return 0
             leaves[n], depths[n] = leaf[i], depth
             n += 1
     return n
@@ -198,13 +230,14 @@ def _match(  # type: ignore[no-untyped-def]
     if charge not in (0, total):
         return False
     for k in order[:n_daughters]:
-        best = -1
+        best, best_key = -1, 0
         for n, i in enumerate(leaves):
             absolute = abs(ids[i])
             if used >> n & 1 or not flavours[k] >> min(absolute, 30) & 1:
                 continue
-            if best < 0 or (depths[n], ids[i] < 0) < (depths[best], ids[leaves[best]] < 0):
-                best = n
+            key = 2 * depths[n] + (ids[i] < 0)
+            if best < 0 or key < best_key:
+                best, best_key = n, key
         if best < 0:
             return False
         i = leaves[best]

@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from evenet_hep.events.decays import TAU, Decays
+from evenet_hep.events.decays import TAU, Decays, cartesian_of
 from evenet_hep.events.gen_particles import GenParticles
 from evenet_hep.events.process_search import FoundProcesses, lepton_of_tau, tau_descendant
-from evenet_hep.kinematics.vectors import cartesian_scalar
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -145,10 +144,10 @@ def _targets(  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _visible_tau(ids, mothers, tau, pt, eta, phi, mass):  # type: ignore[no-untyped-def]
     """Direction of a tau without its neutrinos, as far as they are in the event."""
-    x, y, z, _ = cartesian_scalar(pt[tau], eta[tau], phi[tau], mass[tau])
+    x, y, z, _ = cartesian_of(pt, eta, phi, mass, tau)
     for i in range(len(ids)):
         if abs(ids[i]) in (12, 14, 16) and tau_descendant(ids, mothers, i, tau):
-            px, py, pz, _ = cartesian_scalar(pt[i], eta[i], phi[i], mass[i])
+            px, py, pz, _ = cartesian_of(pt, eta, phi, mass, i)
             x, y, z = x - px, y - py, z - pz
     transverse = np.hypot(x, y)
     if transverse <= 0:
@@ -158,7 +157,7 @@ def _visible_tau(ids, mothers, tau, pt, eta, phi, mass):  # type: ignore[no-unty
 
 @njit(cache=True)
 def _add(total, pt, eta, phi, mass, i):  # type: ignore[no-untyped-def]
-    px, py, pz, energy = cartesian_scalar(pt[i], eta[i], phi[i], mass[i])
+    px, py, pz, energy = cartesian_of(pt, eta, phi, mass, i)
     total[0] += px
     total[1] += py
     total[2] += pz
@@ -180,6 +179,8 @@ def _invisible(  # type: ignore[no-untyped-def]
             if r < 0:
                 continue
             for place in range(t.start, t.stop):
+                if abs(pdg[starts[e] + leaf[place]]) not in (12, 14, TAU, 16):
+                    continue
                 at = owner[place]
                 while at != r and at >= 0:
                     at = above[at] if direct[at] else -1
@@ -249,37 +250,43 @@ def _match(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     n_events, n_slots, n_daughters = wanted.shape
     n_objects = kind.shape[1]
-    distance = np.empty((n_slots * n_daughters, n_objects))
+    distance = np.empty(n_slots * n_daughters * n_objects)
+    pair = np.empty((n_slots * n_daughters * n_objects, 2), np.int32)
     for e in range(n_events):
-        for d in range(n_slots * n_daughters):
-            where = (e, d // n_daughters, d % n_daughters)
-            narrow = wanted[where] in (ELECTRON, MUON, PHOTON)
-            most = lepton_delta_r if narrow else delta_r
-            for i in range(n_objects):
-                distance[d, i] = np.inf
-                if kind[e, i] == IGNORED or wanted[where] == IGNORED:
+        n = 0
+        for slot in range(n_slots):
+            for k in range(n_daughters):
+                target = wanted[e, slot, k]
+                if target == IGNORED:
                     continue
-                if _can_be(wanted[where], wanted_charge[where], kind[e, i], charge[e, i], has_charge):
-                    d_eta = eta[e, i] - wanted_eta[where]
-                    d_phi = phi[e, i] - wanted_phi[where]
+                most = lepton_delta_r if target in (ELECTRON, MUON, PHOTON) else delta_r
+                for i in range(n_objects):
+                    if kind[e, i] == IGNORED or not _can_be(
+                        target, wanted_charge[e, slot, k], kind[e, i], charge[e, i], has_charge
+                    ):
+                        continue
+                    d_eta = eta[e, i] - wanted_eta[e, slot, k]
+                    d_phi = phi[e, i] - wanted_phi[e, slot, k]
                     d_phi -= 2 * np.pi * np.round(d_phi / (2 * np.pi))
-                    apart = np.hypot(d_eta, d_phi)
-                    if apart < most:
-                        distance[d, i] = apart
-        _take_closest(distance, n_daughters, indices[e])
+                    apart = d_eta * d_eta + d_phi * d_phi
+                    if apart < most * most:
+                        distance[n], pair[n, 0], pair[n, 1] = apart, slot * n_daughters + k, i
+                        n += 1
+        _take_closest(distance[:n], pair[:n], n_daughters, indices[e])
 
 
 @njit(cache=True)
-def _take_closest(distance, n_daughters, indices):  # type: ignore[no-untyped-def]
-    """Pairs by increasing distance, each row and each column once."""
+def _take_closest(distance, pair, n_daughters, indices):  # type: ignore[no-untyped-def]
+    """Pairs of a daughter and an object by increasing distance, each daughter and each object once."""
     while True:
-        best, row, column = np.inf, -1, -1
-        for d in range(distance.shape[0]):
-            for i in range(distance.shape[1]):
-                if distance[d, i] < best:
-                    best, row, column = distance[d, i], d, i
-        if row < 0:
+        best = -1
+        for n in range(len(distance)):
+            if distance[n] < np.inf and (best < 0 or distance[n] < distance[best]):
+                best = n
+        if best < 0:
             return
-        indices[row // n_daughters, row % n_daughters] = column
-        distance[row, :] = np.inf
-        distance[:, column] = np.inf
+        d, i = pair[best]
+        indices[d // n_daughters, d % n_daughters] = i
+        for n in range(len(distance)):
+            if pair[n, 0] == d or pair[n, 1] == i:
+                distance[n] = np.inf
