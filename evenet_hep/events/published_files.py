@@ -33,6 +33,7 @@ from evenet_hep.errors import FileError, InputError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.columns import near_misses
 from evenet_hep.events.labels import EventLabels
+from evenet_hep.events.reading import read_rows
 from evenet_hep.events.training_events import TrainingEvents, index_layout, index_shape, training_events
 from evenet_hep.events.training_files import Layout
 from evenet_hep.schema import Feature
@@ -225,13 +226,12 @@ def _read_tensors(
             # A tensor is read if all of its columns are there: one missing is found when it is needed.
             wanted = {name: columns for name, columns in wanted.items() if present.issuperset(columns)}
             names = [column for columns in wanted.values() for column in columns]
-            table = file.read(columns=names, use_threads=False)
+            table = read_rows(file, names, start, file.metadata.num_rows if stop is None else stop)
             tensors = _Tensors()
             tensors.present = tuple(file.schema_arrow.names)
     except (OSError, pa.ArrowInvalid) as error:
         msg = f"{path} cannot be read as Parquet: {' '.join(str(error).split())}"
         raise FileError(msg) from error
-    table = table.slice(start, None if stop is None else stop - start)
     for name, columns in wanted.items():
         shape = shapes.get(name, ())
         tensor = np.empty((table.num_rows, math.prod(shape)), np.float32)

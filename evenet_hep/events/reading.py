@@ -164,21 +164,22 @@ def read_range(
             names = choose(table.keys(recursive=False))
             return table.arrays(list(names), entry_start=start, entry_stop=stop)
         file = _open_parquet(path)
-        groups: list[int] = []
-        first, begin = 0, 0
-        for group in range(file.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if first < stop and first + rows > start:
-                begin = begin if groups else first
-                groups.append(group)
-            first += rows
-        rows = file.read_row_groups(groups, columns=list(choose(file.schema_arrow.names)))
-        return ak.from_arrow(rows.slice(start - begin, stop - start))
+        return ak.from_arrow(read_rows(file, choose(file.schema_arrow.names), start, stop))
     except FileError:
         raise
     except Exception as error:  # a damaged file makes the reader raise anything
         msg = f"{path} cannot be read: {_sentence(error)}"
         raise FileError(msg) from error
+
+
+def read_rows(file: Any, columns: Sequence[str], start: int, stop: int) -> Any:
+    """The rows ``start`` to ``stop`` of a ``pyarrow.parquet.ParquetFile`` as a table; only their row groups are read."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    groups = np.flatnonzero((edges[:-1] < stop) & (edges[1:] > start))
+    begin = int(edges[groups[0]]) if len(groups) else 0
+    table = file.read_row_groups(groups.tolist(), columns=list(columns), use_threads=False)
+    return table.slice(start - begin, stop - start)
 
 
 def sum_of_weights(path: str | Path) -> float | None:

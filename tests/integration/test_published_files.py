@@ -66,7 +66,7 @@ def preprocess(folder: Path, name: str, events: dict[str, np.ndarray[Any, Any]])
         for place in np.ndindex(*values.shape[1:]):
             columns[":".join([key, *map(str, place)])] = stored[(slice(None), *place)].astype(np.float32)
     folder.mkdir(exist_ok=True)
-    pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    pq.write_table(pa.table(columns), folder / f"{name}.parquet", row_group_size=32)
     (folder / "shape_metadata.json").write_text(json.dumps(shapes))
 
 
