@@ -111,6 +111,15 @@ def convert(
         For files that cannot be read or written. Parts that are complete stay, for ``resume``.
     InputError
         For events that lack a branch or hold NaN; the message names the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from evenet_hep.share import sample_files
+    >>> source = Source("dy", "ZJets", [str(sample_files()["Drell-Yan MC"])])
+    >>> done = convert([source], tempfile.mkdtemp() + "/set")
+    >>> done.n_converted, done.training_set.n_events("train"), done.training_set.schema.classes
+    (40, 34, ('ZJets',))
     """
     if cores < 1 or (scheduler is not None and cores > 1):
         found = f"cores {cores}" + (f" and the scheduler {scheduler}" if scheduler else "")

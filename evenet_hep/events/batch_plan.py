@@ -24,7 +24,13 @@ class Piece(NamedTuple):
 
 
 def pieces_of(chosen: Sequence[npt.NDArray[np.int64]]) -> list[Piece]:
-    """The chosen rows of every part, in increasing order, a row group at a time."""
+    """The chosen rows of every part, in increasing order, a row group at a time.
+
+    Examples
+    --------
+    >>> pieces_of([np.array([0, 1]), np.array([ROWS_PER_GROUP + 5])])
+    [Piece(part=0, group=0, rows=array([0, 1])), Piece(part=1, group=1, rows=array([5]))]
+    """
     pieces = []
     for p, rows in enumerate(chosen):
         groups = rows // ROWS_PER_GROUP
@@ -54,7 +60,13 @@ def shuffled(pieces: Sequence[Piece], sources: Sequence[int], rng: np.random.Gen
 
 
 def share_start(n_events: int, rank: int, world_size: int, drop_last: bool, batch_size: int) -> int:
-    """Where a rank's events begin in the order of all."""
+    """Where a rank's events begin in the order of all.
+
+    Examples
+    --------
+    >>> [share_start(10, rank, 3, False, 4) for rank in range(3)]
+    [0, 3, 6]
+    """
     if drop_last:
         return rank * (n_events // world_size // batch_size) * batch_size
     return rank * n_events // world_size
@@ -63,7 +75,18 @@ def share_start(n_events: int, rank: int, world_size: int, drop_last: bool, batc
 def batch_sizes(
     n_events: int, batch_size: int, rank: int, world_size: int, drop_last: bool
 ) -> npt.NDArray[np.int64]:
-    """Sizes of a rank's batches; every rank has the same number of them."""
+    """Sizes of a rank's batches; every rank has the same number of them.
+
+    Raises
+    ------
+    InputError
+        If there are too few events for that.
+
+    Examples
+    --------
+    >>> batch_sizes(17, 4, 0, 2, False), batch_sizes(17, 4, 1, 2, False)
+    (array([4, 3, 1]), array([4, 4, 1]))
+    """
     if drop_last:
         return np.full(n_events // world_size // batch_size, batch_size, np.int64)
     mine = (rank + 1) * n_events // world_size - rank * n_events // world_size
@@ -84,7 +107,13 @@ def batch_sizes(
 
 
 def cut_pieces(pieces: Sequence[Piece], first: int, last: int) -> list[Piece]:
-    """The events ``first`` to ``last``, counted through all pieces."""
+    """The events ``first`` to ``last``, counted through all pieces.
+
+    Examples
+    --------
+    >>> cut_pieces([Piece(0, 0, np.array([7, 8, 9]))], 1, 2)
+    [Piece(part=0, group=0, rows=array([8]))]
+    """
     kept, position = [], 0
     for piece in pieces:
         low, high = max(first - position, 0), min(last - position, len(piece.rows))

@@ -69,6 +69,11 @@ def check_splits(fractions: Mapping[str, float]) -> dict[str, float]:
     ------
     ConfigError
         Unless they are at least 0 and add up to 1.
+
+    Examples
+    --------
+    >>> check_splits({"train": 1})
+    {'train': 1.0}
     """
     plain = {str(name): float(value) for name, value in fractions.items()}
     if not plain or min(plain.values()) < 0 or not math.isclose(sum(plain.values()), 1.0, abs_tol=1e-9):
@@ -117,7 +122,13 @@ def split_of(
 
 
 def split_edges(fractions: Mapping[str, float]) -> UIntArray:
-    """Hashes at which one split ends and the next begins, shape (n_splits - 1,)."""
+    """Hashes at which one split ends and the next begins, shape (n_splits - 1,).
+
+    Examples
+    --------
+    >>> split_edges({"train": 0.5, "val": 0.5}) == 2**63
+    array([ True])
+    """
     sums = np.cumsum(list(check_splits(fractions).values()))[:-1]
     # A split that ends at 1 holds all that is left; 2^64 itself does not fit.
     return np.array([min(round(float(s) * 2.0**64), 2**64 - 1) for s in sums], np.uint64)

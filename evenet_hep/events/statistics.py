@@ -118,6 +118,12 @@ def moments_of(
     ------
     InputError
         For a value of -1 or less where there is a logarithm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> moments_of([Feature("btag", definition="flag")], np.array([[0.0], [1.0]], np.float32))[0].mean
+    0.5
     """
     for i, feature in enumerate(features):
         if feature.transform == "log" and len(columns) and columns[:, i].min() <= -1:
@@ -144,6 +150,12 @@ def mean_and_width(moments: Moments, name: str) -> tuple[float, float]:
     ------
     InputError
         If the weights do not add up to more than 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mean_and_width(Moments.of(np.array([3.0, 5.0])), "n_jet")
+    (4.0, 1.0)
     """
     if moments.weight < 0 or moments.square < 0:
         msg = f"the weights of feature {name!r} must add up to more than 0; found {moments.weight:g}"

@@ -197,6 +197,12 @@ def index_layout(topology: Topology, shape: tuple[int, ...] | None = None) -> np
     ------
     InputError
         If a process does not fit into the shape.
+
+    Examples
+    --------
+    >>> layout = index_layout(Topology.shipped("dimuon"))  # one resonance with two muons
+    >>> layout.tolist()
+    [[[True, True]], [[False, False]]]
     """
     n_resonances, n_daughters = shape or index_shape(topology)
     needed = index_shape(topology)
