@@ -21,7 +21,7 @@ import hist
 import numpy as np
 from coffea import processor
 
-from evenet_hep.events.object_selection import select_objects as select_objects
+from evenet_hep.events.object_selection import select_objects
 from evenet_hep.events.parquet import TableWriter, flat_records
 from evenet_hep.inference import Predictor
 
