@@ -6,11 +6,12 @@ Processors read through coffea; this is the road of the command line, which need
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import awkward as ak
+import numpy as np
 import pyarrow.parquet as pq
 import uproot
 
@@ -128,6 +129,73 @@ def read_chunks(
         if chunk is None:
             return
         yield chunk
+
+
+def read_range(
+    path: str | Path,
+    choose: Callable[[Sequence[str]], Sequence[str]],
+    start: int,
+    stop: int,
+    *,
+    tree: str = "Events",
+) -> ak.Array:
+    """Chosen branches of the events ``start`` to ``stop`` of a file, which is opened once.
+
+    Parameters
+    ----------
+    path : str or Path
+        ROOT or Parquet file.
+    choose : callable
+        Names of all branches -> names of those to read.
+    start, stop : int
+        First event, and the one behind the last.
+    tree : str
+        Name of the tree in a ROOT file.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read; the message names it.
+    """
+    path = Path(path)
+    try:
+        if _kind(path) == "ROOT":
+            table = _open_tree(path, tree)
+            names = choose(table.keys(recursive=False))
+            return table.arrays(list(names), entry_start=start, entry_stop=stop)
+        file = _open_parquet(path)
+        return ak.from_arrow(read_rows(file, choose(file.schema_arrow.names), start, stop))
+    except FileError:
+        raise
+    except Exception as error:  # a damaged file makes the reader raise anything
+        msg = f"{path} cannot be read: {_sentence(error)}"
+        raise FileError(msg) from error
+
+
+def read_rows(file: Any, columns: Sequence[str], start: int, stop: int) -> Any:
+    """The rows ``start`` to ``stop`` of a ``pyarrow.parquet.ParquetFile`` as a table; only their row groups are read."""
+    sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    edges = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    groups = np.flatnonzero((edges[:-1] < stop) & (edges[1:] > start))
+    begin = int(edges[groups[0]]) if len(groups) else 0
+    table = file.read_row_groups(groups.tolist(), columns=list(columns), use_threads=False)
+    return table.slice(start - begin, stop - start)
+
+
+def sum_of_weights(path: str | Path) -> float | None:
+    """Sum of the generator weights of all events that were generated for a NanoAOD file, skimmed ones included.
+
+    None without a tree ``Runs`` that says so.
+    """
+    path = Path(path)
+    if _kind(path) != "ROOT":
+        return None
+    try:
+        runs = _open_tree(path, "Runs")
+        names = [name for name in ("genEventSumw", "genEventSumw_") if name in runs]
+        return float(np.sum(runs[names[0]].array(library="np"))) if names else None
+    except FileError:
+        return None
 
 
 def _require_branches(path: Path, present: Sequence[str], required: Sequence[str]) -> None:
