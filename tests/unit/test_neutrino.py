@@ -9,8 +9,8 @@ import pytest
 
 from evenet_hep.errors import InputError
 from evenet_hep.events import observables
-from evenet_hep.kinematics.neutrino import event_columns, four_momenta, leptonic_w, neutrino_pz
-from evenet_hep.kinematics.vectors import mass_of, to_cartesian
+from evenet_hep.kinematics.neutrino import event_columns, leptonic_w, neutrino_pz
+from evenet_hep.kinematics.vectors import four_momenta, mass_of, to_cartesian
 
 NAN = math.nan
 
