@@ -161,3 +161,32 @@ def test_lengths_must_fit() -> None:
         neutrino_pz([45.0, 40.0], 0.7, 1.1, 0.0, [30.0, 30.0, 30.0], -2.0)
     with pytest.raises(ValueError, match="shape"):
         event_columns(3, pt=[1.0, 2.0])
+
+
+def test_leptonic_w_has_the_w_mass() -> None:
+    events = random_events(500)
+    real = neutrino_pz(**events).is_real
+    np.testing.assert_allclose(mass_of(*leptonic_w(**events))[real], 80.4, rtol=1e-10)
+
+
+def test_awkward_leptons() -> None:
+    events = random_events(100)
+    lepton = ak.zip({name: events[name] for name in ("pt", "eta", "phi", "mass")})
+    with_gaps = ak.mask(lepton, np.arange(100) % 3 != 0)
+    nu = observables.neutrino_pz(with_gaps, events["met"], ak.Array(events["met_phi"]))
+    expected = neutrino_pz(**events)
+    np.testing.assert_array_equal(nu.valid, np.arange(100) % 3 != 0)
+    np.testing.assert_array_equal(nu.pz[nu.valid], expected.pz[nu.valid])
+    assert np.isnan(nu.pz[~nu.valid]).all()
+
+
+def test_a_missing_field_is_named_with_what_is_there() -> None:
+    lepton = ak.Array([{"pt": 45.0, "eta": 0.7, "phi": 1.1, "energy": 60.0}])
+    with pytest.raises(InputError, match=r"lepton has no field 'mass'.*energy, eta, phi, pt"):
+        observables.neutrino_pz(lepton, [30.0], [1.0])
+
+
+def test_lists_of_leptons_are_refused() -> None:
+    leptons = ak.Array([[{"pt": 45.0, "eta": 0.7, "phi": 1.1, "mass": 0.0}]])
+    with pytest.raises(InputError, match=r"one record per event, as ak\.firsts gives"):
+        observables.neutrino_pz(leptons, [30.0], [1.0])

@@ -12,8 +12,8 @@ import vector
 from evenet_hep.kinematics.vectors import (
     boost,
     cartesian_scalar,
-    four_momenta,
     components,
+    four_momenta,
     from_cartesian,
     invariant_mass,
     mass_of,
