@@ -28,7 +28,7 @@ from numpy.random import Generator
 
 from evenet_hep.errors import InputError
 from evenet_hep.events.columns import require_fields
-from evenet_hep.events.spin_observables import ENERGIES
+from evenet_hep.events.momenta import ENERGIES
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -210,15 +210,15 @@ def topness(
         last = min(first + BLOCK, n_events)
         block = slice(starts[first], starts[last])
         columns = tuple(column[block] for column in jets)
-        lepton_pt, *directions, met, met_phi = (column[first:last] for column in leptons)
+        pt, eta, phi, mass, met, met_phi = (column[first:last] for column in leptons)
         search_events(
             first,
             starts[first : last + 1] - starts[first],
             (*columns, four_momenta(*columns)),
             is_b[block],
             is_real[block],
-            (*directions, four_momenta(lepton_pt, *directions)),
-            leptonic_w(lepton_pt, *directions, met, met_phi, w_mass=constants.w_mass),
+            (eta, phi, mass, four_momenta(pt, eta, phi, mass)),
+            leptonic_w(pt, eta, phi, mass, met, met_phi, w_mass=constants.w_mass),
             strategy == "sequential",
             dataclasses.astuple(constants),
             values,
@@ -228,7 +228,7 @@ def topness(
     blocks = range(0, n_events, BLOCK)
     if parallel and len(blocks) > 1:
         # Blocks touch nothing in common, and neither NumPy nor the search holds the interpreter's lock.
-        with ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS) as pool:
+        with ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS) as pool:  # type: ignore[attr-defined]
             list(pool.map(search, blocks))
     else:
         for first in blocks:

@@ -140,7 +140,8 @@ def _leptonic_top(boson: FloatArray, event: int, b_jets: FloatArray, b: int) -> 
     """Squared mass of lepton, neutrino and b jet."""
     px, py, pz, energy = boson[0, event], boson[1, event], boson[2, event], boson[3, event]
     boson_mass2: float = energy * energy - px * px - py * py - pz * pz
-    return boson_mass2 + b_jets[b, 4] + _twice_product_of_column(boson, event, b_jets, b)
+    square: float = boson_mass2 + b_jets[b, 4] + _twice_product_of_column(boson, event, b_jets, b)
+    return square
 
 
 @njit(cache=True, error_model="numpy")
