@@ -317,16 +317,17 @@ def _find_pairs(
             start, starts[event + 1], pt, momentum, is_candidate, is_candidate, order, others
         )
         count = min(count, max_candidates)
-        closest = np.inf
+        closest, chosen, first, second = np.inf, np.nan, -1, -1
         for i in range(count - 1):
             for k in range(i + 1, count):
                 mass = _mass_of_three(momentum, order[i], order[k], companion, event)
                 distance = abs(mass - target)
-                if distance < closest:  # never for NaN
-                    closest = distance
-                    masses[event] = mass
-                    indices[0, event] = order[i] - start
-                    indices[1, event] = order[k] - start
+                closer = distance < closest  # never for NaN; chosen without a branch, as nobody can foresee it
+                closest, chosen = distance if closer else closest, mass if closer else chosen
+                first, second = i if closer else first, k if closer else second
+        if first >= 0:
+            masses[event] = chosen
+            indices[0, event], indices[1, event] = order[first] - start, order[second] - start
 
 
 @njit(cache=True, error_model="numpy")
