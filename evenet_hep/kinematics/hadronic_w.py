@@ -322,7 +322,9 @@ def _find_pairs(
             for k in range(i + 1, count):
                 mass = _mass_of_three(momentum, order[i], order[k], companion, event)
                 distance = abs(mass - target)
-                closer = distance < closest  # never for NaN; chosen without a branch, as nobody can foresee it
+                closer = (
+                    distance < closest
+                )  # never for NaN; chosen without a branch, as nobody can foresee it
                 closest, chosen = distance if closer else closest, mass if closer else chosen
                 first, second = i if closer else first, k if closer else second
         if first >= 0:
