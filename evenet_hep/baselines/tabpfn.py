@@ -135,9 +135,15 @@ def fit_tabpfn(
         msg = f"the {len(rows)} rows that were drawn must hold all {len(classes)} classes; found {len(np.unique(index[rows]))}"
         raise InputError(msg)
     estimator = _estimator(chosen)
+    no_weights: tuple[type[Exception], ...] = (
+        OSError,
+        RuntimeError,
+        pickle.UnpicklingError,
+        *_errors_of_tabpfn(),
+    )
     try:
         estimator.fit(table[rows], index[rows])
-    except (OSError, RuntimeError, pickle.UnpicklingError, *_errors_of_tabpfn()) as error:
+    except no_weights as error:
         where = (
             f"{chosen.weights_file!r} cannot be used" if chosen.weights_file else "could not be downloaded"
         )
@@ -164,7 +170,7 @@ def _draw_rows(weights: FloatArray, config: TabpfnConfig) -> IntArray:
 
 def _estimator(config: TabpfnConfig) -> Any:
     try:
-        from tabpfn import TabPFNClassifier  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+        from tabpfn import TabPFNClassifier  # noqa: PLC0415
     except ImportError as error:
         msg = "this baseline needs tabpfn; install evenet-hep[tabpfn]"
         raise InputError(msg) from error
@@ -184,10 +190,11 @@ def _estimator(config: TabpfnConfig) -> Any:
 def _errors_of_tabpfn() -> tuple[type[Exception], ...]:
     """Errors of its own, of versions that have them: a licence that was not accepted, a gated repository."""
     try:
-        from tabpfn.errors import TabPFNError  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+        from tabpfn.errors import TabPFNError  # noqa: PLC0415
     except ImportError:
         return ()
-    return (TabPFNError,)
+    errors: tuple[type[Exception], ...] = (TabPFNError,)
+    return errors
 
 
 def _first_line(error: BaseException) -> str:

@@ -75,7 +75,7 @@ def columnar_neutrino(lepton: ak.Array, met: np.ndarray, met_phi: np.ndarray) ->
     root = ak.to_numpy(lepton.E) * np.sqrt(np.maximum(mu**2 - a * met**2, 0.0))
     middle = mu * ak.to_numpy(lepton.pz)
     plus, minus = (middle + root) / a, (middle - root) / a
-    return np.where(np.abs(minus) < np.abs(plus), minus, plus)
+    return np.asarray(np.where(np.abs(minus) < np.abs(plus), minus, plus))
 
 
 def columnar_pairs(jets: ak.Array) -> ak.Array:

@@ -13,6 +13,8 @@ from evenet_hep.baselines.xgboost import XgboostConfig, fit_xgboost
 from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.stats.metrics import area_under_curve
 
+pytest.importorskip("xgboost")
+
 QUICK = XgboostConfig(max_trees=60, learning_rate=0.1, patience=20)
 
 
