@@ -263,14 +263,6 @@ def sort_by_pt(pt: FloatArray, order: IntArray, count: int) -> None:
 
 
 @njit(cache=True, error_model="numpy")
-def twice_product(first: FloatArray, i: int, second: FloatArray, k: int) -> float:
-    """Twice the Minkowski product of columns i and k: what it adds to the squared mass, in GeV^2."""
-    space: float = first[0, i] * second[0, k] + first[1, i] * second[1, k] + first[2, i] * second[2, k]
-    time: float = first[3, i] * second[3, k]
-    return 2.0 * (time - space)
-
-
-@njit(cache=True, error_model="numpy")
 def squared(mass: float) -> float:
     """Square of a mass, negative for a negative one: m |m|.
 
