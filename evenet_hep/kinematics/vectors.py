@@ -266,8 +266,9 @@ def from_cartesian(
     pt = np.hypot(px, py)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         eta = np.where((pt == 0.0) & (pz == 0.0), 0.0, np.arcsinh(pz / pt))
-    # Adding zero turns -0.0 into 0.0, for which arctan2 gives pi instead of -pi.
-    return Detector(pt, eta, np.arctan2(py + 0.0, px), mass_of(px, py, pz, energy))
+    phi = np.arctan2(py, px)
+    # -pi is what a py of -0.0, or one too small for the last digit, makes of pi.
+    return Detector(pt, eta, np.where(phi == -np.pi, np.pi, phi), mass_of(px, py, pz, energy))
 
 
 def mass_of(px: npt.ArrayLike, py: npt.ArrayLike, pz: npt.ArrayLike, energy: npt.ArrayLike) -> FloatArray:

@@ -158,3 +158,8 @@ def test_four_momenta_of_what_is_not_finite() -> None:
     bad = np.array([np.nan, np.inf])
     assert not np.isfinite(four_momenta(np.ones(2), np.zeros(2), bad, np.zeros(2)).sum(axis=0)).any()
     assert not np.isfinite(four_momenta(np.ones(2), bad, np.zeros(2), np.zeros(2)).sum(axis=0)).any()
+
+
+@pytest.mark.parametrize("py", [0.0, -0.0, -1e-20, 1e-20])
+def test_azimuths_end_at_plus_pi(py: float) -> None:
+    assert from_cartesian(-1.0, py, 0.0, 2.0).phi == np.pi
