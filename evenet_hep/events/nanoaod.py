@@ -11,7 +11,9 @@ v12        btagPNetB           0.245               PuppiMET       Jet has btagPN
 v9         btagDeepFlavB       0.2489              MET            Jet has btagDeepFlavB
 =========  ==================  ==================  =============  =====================================
 
-The working points are CMS's medium ones for 2024, 2022 and 2016 (post-VFP); choose that of your year.
+The working points are CMS's medium ones for 2024 (Run3Summer24), 2022 before the endcap leak (Run3Summer22) and 2016 after
+the VFP change (UL2016postVFP), as the BTV group gives them on https://btv-wiki.docs.cern.ch/ScaleFactors/. Each period has its
+own, 0.2605 for Run3Summer22EE for example: choose that of your year.
 """
 
 from __future__ import annotations

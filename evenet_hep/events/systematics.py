@@ -28,6 +28,7 @@ from numpy.random import Generator
 
 from evenet_hep.errors import InputError
 from evenet_hep.events.columns import require_fields
+from evenet_hep.events.momenta import ENERGIES
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -53,13 +54,14 @@ class ShiftedObjects(NamedTuple):
 def shift_energy_scale(jets: ak.Array, met: ak.Array, alpha: npt.ArrayLike) -> ShiftedObjects:
     """Jets with pT scaled by 1 + alpha at fixed direction and mass, and the missing momentum that goes with them.
 
-    MET' = MET - alpha sum pT_j, as vectors in the transverse plane; the energy follows from pT and mass where it is
-    computed.
+    MET' = MET - alpha sum pT_j, as vectors in the transverse plane. Records that carry an energy (``energy``, ``E``, ``e``
+    or ``t``) get the one that belongs to the new pT, so that their mass stays what it was.
 
     Parameters
     ----------
     jets : ak.Array
-        Jagged records with at least pt (GeV) and phi (radians). Pass all objects whose scale is varied.
+        Jagged records with at least pt (GeV) and phi (radians), and eta where they carry an energy. Pass all objects whose
+        scale is varied.
     met : ak.Array
         Records with pt (GeV) and phi (radians), one per event.
     alpha : float or array, shape (n_events,)
@@ -74,7 +76,8 @@ def shift_energy_scale(jets: ak.Array, met: ak.Array, alpha: npt.ArrayLike) -> S
     InputError
         For missing fields, lengths that differ, or a shift of -1 or below.
     """
-    require_fields("jets", jets, ("pt", "phi"))
+    energies = [name for name in ENERGIES if name in ak.fields(jets)]
+    require_fields("jets", jets, ("pt", "phi", "eta") if energies else ("pt", "phi"))
     n_events = len(jets)
     shift = (
         np.broadcast_to(np.asarray(alpha, np.float64), (n_events,))
@@ -94,9 +97,12 @@ def shift_energy_scale(jets: ak.Array, met: ak.Array, alpha: npt.ArrayLike) -> S
     )  # 0.0, not -0.0, where there is nothing to propagate: it would turn phi
     lost = [np.where(some, shift * ak.to_numpy(ak.sum(pt * f(phi), axis=1)), 0.0) for f in (np.cos, np.sin)]
     met_x, met_y = _components(met)
-    return ShiftedObjects(
-        ak.with_field(jets, pt * (1 + shift), "pt"), _record(met_x - lost[0], met_y - lost[1])
-    )
+    shifted = ak.with_field(jets, pt * (1 + shift), "pt")
+    for name in energies:
+        momentum = pt * np.cosh(ak.values_astype(jets["eta"], np.float64))
+        gained = momentum * momentum * ((1 + shift) ** 2 - 1)
+        shifted = ak.with_field(shifted, np.sqrt(np.maximum(jets[name] ** 2 + gained, 0.0)), name)
+    return ShiftedObjects(shifted, _record(met_x - lost[0], met_y - lost[1]))
 
 
 def shift_soft_met_magnitude(met: ak.Array, shift: npt.ArrayLike) -> ak.Array:

@@ -27,6 +27,7 @@ from typing import Literal, NamedTuple
 import awkward as ak
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from evenet_hep.events.columns import require_fields
 from evenet_hep.events.observables import (
@@ -224,12 +225,25 @@ def _leading_bjets(
     offsets: IntArray, score: FloatArray, pt: FloatArray, is_bjet: BoolArray
 ) -> tuple[IntArray, IntArray]:
     """Flat positions of the two b-tagged jets with the highest scores (equal scores: the harder); -1 where missing."""
-    event = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    tagged = np.flatnonzero(is_bjet)
-    ordered = np.append(tagged[np.lexsort((-pt[tagged], -score[tagged], event[tagged]))], [-1, -1])
-    counts = np.bincount(event[tagged], minlength=len(offsets) - 1)
-    first = np.cumsum(counts) - counts
-    return np.where(counts >= 1, ordered[first], -1), np.where(counts >= 2, ordered[first + 1], -1)
+    found = np.full((2, len(offsets) - 1), -1, np.int64)
+    _fill_leading(offsets, score, pt, is_bjet, found)
+    return found[0], found[1]
+
+
+@njit(cache=True)
+def _fill_leading(
+    offsets: IntArray, score: FloatArray, pt: FloatArray, is_bjet: BoolArray, found: IntArray
+) -> None:
+    for event in range(len(offsets) - 1):
+        first = second = -1
+        for jet in range(offsets[event], offsets[event + 1]):
+            if not is_bjet[jet]:
+                continue
+            if first < 0 or (score[jet], pt[jet]) > (score[first], pt[first]):
+                first, second = jet, first
+            elif second < 0 or (score[jet], pt[jet]) > (score[second], pt[second]):
+                second = jet
+        found[0, event], found[1, event] = first, second
 
 
 def _common_columns(read: _Read) -> dict[str, FloatArray]:

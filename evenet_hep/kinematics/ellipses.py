@@ -219,8 +219,7 @@ def _add_solution(
     count: int,
 ) -> int:
     """Polish a candidate and keep it if it closes the MET and is new; the number of solutions then."""
-    phi1 = math.atan2(_component(basis, 1, alpha, beta, s1, s2), _component(basis, 0, alpha, beta, s1, s2))
-    phi2 = math.atan2(_component(basis, 3, alpha, beta, s1, s2), _component(basis, 2, alpha, beta, s1, s2))
+    phi1, phi2 = _azimuths_at(basis, alpha, beta, s1, s2)
     x1, y1, ax, ay = _point(leg1, phi1)
     x2, y2, bx, by = _point(leg2, phi2)
     fx, fy = x1 + x2 - wx, y1 + y2 - wy
@@ -254,11 +253,13 @@ def _add_solution(
 
 
 @njit(cache=True, error_model="numpy")
-def _component(basis: FloatArray, j: int, alpha: float, beta: float, s1: float, s2: float) -> float:
-    """One of four components of the vector with these coordinates."""
-    inside: float = alpha * basis[0, j] + beta * basis[1, j]
-    across: float = s1 * basis[2, j] + s2 * basis[3, j]
-    return inside + across
+def _azimuths_at(basis: FloatArray, alpha: float, beta: float, s1: float, s2: float) -> tuple[float, float]:
+    """Azimuths of both legs for the vector with these coordinates."""
+    cos1 = alpha * basis[0, 0] + beta * basis[1, 0] + (s1 * basis[2, 0] + s2 * basis[3, 0])
+    sin1 = alpha * basis[0, 1] + beta * basis[1, 1] + (s1 * basis[2, 1] + s2 * basis[3, 1])
+    cos2 = alpha * basis[0, 2] + beta * basis[1, 2] + (s1 * basis[2, 2] + s2 * basis[3, 2])
+    sin2 = alpha * basis[0, 3] + beta * basis[1, 3] + (s1 * basis[2, 3] + s2 * basis[3, 3])
+    return math.atan2(sin1, cos1), math.atan2(sin2, cos2)
 
 
 @njit(cache=True, error_model="numpy")

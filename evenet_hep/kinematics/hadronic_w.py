@@ -15,7 +15,8 @@ import numpy.typing as npt
 from numba import njit
 
 from evenet_hep.kinematics.angles import delta_phi
-from evenet_hep.kinematics.neutrino import W_MASS, four_momenta
+from evenet_hep.kinematics.neutrino import W_MASS
+from evenet_hep.kinematics.vectors import four_momenta
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -223,45 +224,42 @@ def sort_candidates(
     is_chosen, mask : bool array, shape (n_jets,)
         Jets of the first group; jets to take at all.
     chosen, others : int64 array, written
-        At least ``last - first`` long. Jets of equal pT keep their order.
+        Two arrays of at least ``last - first`` entries. Jets of equal pT keep their order.
 
     Returns
     -------
     n_chosen, n_others : int
         How many there are of each; (-1, -1) if a jet is not finite or has negative pT.
     """
-    n_chosen, n_others = 0, 0
+    n_chosen, n_others, usable, ordered = 0, 0, True, True
+    softest = math.inf
     for jet in range(first, last):
-        if not mask[jet]:
-            continue
+        # Written to both lists, kept in the one whose count goes up: tags are as good as random, branches on them cost.
+        chosen[n_chosen] = others[n_others] = jet
         total = momentum[0, jet] + momentum[1, jet] + momentum[2, jet] + momentum[3, jet]
-        if not (math.isfinite(total) and pt[jet] >= 0.0):
-            return -1, -1
-        if is_chosen[jet]:
-            insert_by_pt(pt, jet, chosen, n_chosen)
-            n_chosen += 1
-        else:
-            insert_by_pt(pt, jet, others, n_others)
-            n_others += 1
+        real = mask[jet]
+        usable &= (not real) or (math.isfinite(total) and pt[jet] >= 0.0)
+        ordered &= (not real) or pt[jet] <= softest
+        softest = pt[jet] if real else softest
+        n_chosen += real and is_chosen[jet]
+        n_others += real and not is_chosen[jet]
+    if not usable:
+        return -1, -1
+    if not ordered:
+        sort_by_pt(pt, chosen, n_chosen)
+        sort_by_pt(pt, others, n_others)
     return n_chosen, n_others
 
 
 @njit(cache=True, error_model="numpy")
-def insert_by_pt(pt: FloatArray, jet: int, order: IntArray, count: int) -> None:
-    """Insert a jet into ``order[:count]``, which is sorted by decreasing pT, behind those of equal pT."""
-    slot = count
-    while slot > 0 and pt[order[slot - 1]] < pt[jet]:  # jets are nearly sorted already
-        order[slot] = order[slot - 1]
-        slot -= 1
-    order[slot] = jet
-
-
-@njit(cache=True, error_model="numpy")
-def twice_product(first: FloatArray, i: int, second: FloatArray, k: int) -> float:
-    """Twice the Minkowski product of columns i and k: what it adds to the squared mass, in GeV^2."""
-    space: float = first[0, i] * second[0, k] + first[1, i] * second[1, k] + first[2, i] * second[2, k]
-    time: float = first[3, i] * second[3, k]
-    return 2.0 * (time - space)
+def sort_by_pt(pt: FloatArray, order: IntArray, count: int) -> None:
+    """Sort ``order[:count]`` by decreasing pT; jets of equal pT keep their order."""
+    for i in range(1, count):
+        jet, slot = order[i], i
+        while slot > 0 and pt[order[slot - 1]] < pt[jet]:
+            order[slot] = order[slot - 1]
+            slot -= 1
+        order[slot] = jet
 
 
 @njit(cache=True, error_model="numpy")
@@ -304,23 +302,26 @@ def _find_pairs(
     largest = 0
     for event in range(n_events):
         largest = max(largest, starts[event + 1] - starts[event])
-    order = np.empty(largest, np.int64)
+    order, others = np.empty(largest, np.int64), np.empty(largest, np.int64)
     for event in range(n_events):
         start = starts[event]
         count, _ = sort_candidates(
-            start, starts[event + 1], pt, momentum, is_candidate, is_candidate, order, order
+            start, starts[event + 1], pt, momentum, is_candidate, is_candidate, order, others
         )
         count = min(count, max_candidates)
-        closest = np.inf
+        closest, chosen, first, second = np.inf, np.nan, -1, -1
         for i in range(count - 1):
             for k in range(i + 1, count):
                 mass = _mass_of_three(momentum, order[i], order[k], companion, event)
                 distance = abs(mass - target)
-                if distance < closest:  # never for NaN
-                    closest = distance
-                    masses[event] = mass
-                    indices[0, event] = order[i] - start
-                    indices[1, event] = order[k] - start
+                closer = (
+                    distance < closest
+                )  # never for NaN; chosen without a branch, as nobody can foresee it
+                closest, chosen = distance if closer else closest, mass if closer else chosen
+                first, second = i if closer else first, k if closer else second
+        if first >= 0:
+            masses[event] = chosen
+            indices[0, event], indices[1, event] = order[first] - start, order[second] - start
 
 
 @njit(cache=True, error_model="numpy")

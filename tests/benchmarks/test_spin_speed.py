@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -282,32 +280,3 @@ def test_likelihood_against_minuit() -> None:
         {"Minuit": minuit, "ours": lambda: spin.correlation_likelihood(counts, edges)},
         20,
     )
-
-
-@pytest.mark.benchmark
-@pytest.mark.parametrize(
-    ("kernel", "call"),
-    [
-        ("spin", "spin.spin_angles(*4 * [np.ones((4, 1))])"),
-        ("dilepton", "dilepton.reconstruct_dilepton(*4 * [np.ones((4, 1))], np.ones(1), np.ones(1))"),
-        ("dimuon", "dimuon.calibrate_dimuon(np.ones((3, 1)), np.zeros((3, 1)), 9.0)"),
-    ],
-)
-def test_compilation(tmp_path: object, kernel: str, call: str) -> None:
-    """Seconds of the first call in a fresh process, with an empty and with a filled cache."""
-    script = (
-        "import time; start = time.perf_counter()\n"
-        f"import numpy as np; from evenet_hep.kinematics import {kernel}\n"
-        f"imported = time.perf_counter(); {call}\n"
-        "print(f'{imported - start:.2f} {time.perf_counter() - imported:.2f}')\n"
-    )
-    for cache in ("empty", "filled"):
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env={"NUMBA_CACHE_DIR": str(tmp_path), "PATH": ""},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        imported, first_call = done.stdout.split()
-        print(f"\n{kernel}, {cache} cache: import {imported} s, first call {first_call} s")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -148,26 +146,3 @@ def test_topness_against_combinations() -> None:
     print(f"\n{N_EVENTS} events of 4-8 jets, medians of 7 alternating runs (first call {first_call:.2f} s)")
     for name, median in medians.items():
         print(f"{name:54s} {1e3 * median:8.1f} ms   {slowest / median:6.1f} x   {expert / median:6.1f} x")
-
-
-@pytest.mark.benchmark
-def test_compilation(tmp_path: object) -> None:
-    """Seconds of the first call in a fresh process, with an empty and with a filled cache."""
-    script = (
-        "import time; start = time.perf_counter()\n"
-        "from evenet_hep.kinematics.topness import topness\n"
-        "imported = time.perf_counter()\n"
-        "jets = [[50.0, 40.0, 30.0, 30.0], [0.0] * 4, [0.0, 1.0, 2.0, 3.0], [0.0] * 4]\n"
-        "topness([0, 4], *jets, [True, True, False, False], [40.0], [0.0], [0.0], [0.0], [40.0], [1.0])\n"
-        "print(f'{imported - start:.2f} {time.perf_counter() - imported:.2f}')\n"
-    )
-    for cache in ("empty", "filled"):
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env={"NUMBA_CACHE_DIR": str(tmp_path), "PATH": ""},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        imported, first_call = done.stdout.split()
-        print(f"\n{cache} cache: import {imported} s, first call {first_call} s")

@@ -18,6 +18,8 @@ from evenet_hep.share import sample_files
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = {path.stem: path for path in sorted((DOCS / "how-to").glob("*.md")) if path.stem != "index"}
+# Guides that need an extra, and the packages it brings.
+EXTRAS = {"baselines": ("xgboost", "zuko")}
 BUILDERS = ("sphinx", "myst_nb", "furo", "sphinx_copybutton")
 MISSING = [name for name in BUILDERS if importlib.util.find_spec(name) is None]
 
@@ -84,6 +86,8 @@ def test_guide_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     from evenet_hep.cli import app  # noqa: PLC0415
 
+    for package in EXTRAS.get(name, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(NanoAODSchema, "warn_missing_crossrefs", False)  # guides set it; here it is set back
     for path in sample_files().values():

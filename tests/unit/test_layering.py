@@ -26,6 +26,10 @@ HEAVY = (
     "lightning",
     "uproot",
     "pyarrow",
+    "xgboost",
+    "tabpfn",
+    "zuko",
+    "sklearn",
 )
 
 # Room -> heavy packages it may load, and rooms of ours it may load.
@@ -42,6 +46,11 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "model": ({"torch"}, {"model", "schema", "topology", "errors", "kinematics", "share"}),
     "stats": ({"hist", "iminuit", "matplotlib"}, {"stats", "schema", "errors", "kinematics"}),
+    # xgboost, tabpfn and zuko are loaded when they are used.
+    "baselines": (
+        {"torch"},
+        {"baselines", "model", "stats", "events", "schema", "topology", "errors", "kinematics", "share"},
+    ),
     "records": (
         {"awkward", "uproot", "pyarrow"},
         {"records", "events", "schema", "topology", "errors", "kinematics", "share"},

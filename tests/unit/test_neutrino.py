@@ -9,7 +9,7 @@ import pytest
 
 from evenet_hep.errors import InputError
 from evenet_hep.events import observables
-from evenet_hep.kinematics.neutrino import event_columns, four_momenta, leptonic_w, neutrino_pz
+from evenet_hep.kinematics.neutrino import event_columns, leptonic_w, neutrino_pz
 from evenet_hep.kinematics.vectors import mass_of, to_cartesian
 
 NAN = math.nan
@@ -161,21 +161,6 @@ def test_lengths_must_fit() -> None:
         neutrino_pz([45.0, 40.0], 0.7, 1.1, 0.0, [30.0, 30.0, 30.0], -2.0)
     with pytest.raises(ValueError, match="shape"):
         event_columns(3, pt=[1.0, 2.0])
-
-
-def test_four_momenta_are_those_of_vectors() -> None:
-    rng = np.random.default_rng(6)
-    phi = np.concatenate([rng.uniform(-np.pi, np.pi, 1000), [0.0, np.pi, -np.pi, np.pi / 2, 40.0]])
-    pt, eta = rng.exponential(50.0, len(phi)), rng.uniform(-5.0, 5.0, len(phi))
-    mass = rng.uniform(-1.0, 20.0, len(phi))
-    found, expected = four_momenta(pt, eta, phi, mass), np.stack(to_cartesian(pt, eta, phi, mass))
-    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13 * pt.max())
-
-
-def test_four_momenta_of_what_is_not_finite() -> None:
-    bad = np.array([NAN, math.inf])
-    assert not np.isfinite(four_momenta(np.ones(2), np.zeros(2), bad, np.zeros(2)).sum(axis=0)).any()
-    assert not np.isfinite(four_momenta(np.ones(2), bad, np.zeros(2), np.zeros(2)).sum(axis=0)).any()
 
 
 def test_leptonic_w_has_the_w_mass() -> None:

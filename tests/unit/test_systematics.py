@@ -50,6 +50,17 @@ def test_energy_scale_conserves_transverse_momentum(alpha: Any) -> None:
         assert ak.all(shifted.jets[name] == events["Jet"][name])
 
 
+def test_energy_scale_moves_a_stored_energy_along() -> None:
+    jets = events_of()["Jet"]
+    energy = np.sqrt((jets["pt"] * np.cosh(jets["eta"])) ** 2 + jets["mass"] ** 2)
+    met = events_of()["MET"]
+    shifted = syst.shift_energy_scale(ak.with_field(jets, energy, "energy"), met, 0.05).jets
+    expected = np.sqrt((shifted["pt"] * np.cosh(jets["eta"])) ** 2 + jets["mass"] ** 2)
+    np.testing.assert_allclose(ak.flatten(shifted["energy"]), ak.flatten(expected), rtol=1e-12)
+    with pytest.raises(InputError, match="jets has no field 'eta'"):
+        syst.shift_energy_scale(ak.zip({"pt": [[20.0]], "phi": [[0.0]], "E": [[25.0]]}), met[:1], 0.05)
+
+
 def test_no_shift_is_the_identity_on_all_features() -> None:
     events, schema = events_of(), EventSchema.standard()
     nominal = EventCloud.from_awkward(events, schema)

@@ -13,6 +13,7 @@ from evenet_hep.kinematics.vectors import (
     boost,
     cartesian_scalar,
     components,
+    four_momenta,
     from_cartesian,
     invariant_mass,
     mass_of,
@@ -137,3 +138,28 @@ def test_shapes_are_checked() -> None:
         components("top", np.zeros((3, 2)), 4)
     with pytest.raises(ValueError, match=r"velocity must have 3 rows \(px, py, pz\); found shape \(\)"):
         boost([0.0, 0.0, 0.0, 1.0], 0.5)
+
+
+def test_four_momenta_are_cosines_and_sines() -> None:
+    rng = np.random.default_rng(6)
+    phi = np.concatenate([rng.uniform(-np.pi, np.pi, 1000), [0.0, np.pi, -np.pi, np.pi / 2, 40.0]])
+    pt, eta = rng.exponential(50.0, len(phi)), rng.uniform(-5.0, 5.0, len(phi))
+    mass = rng.uniform(-1.0, 20.0, len(phi))
+    found = four_momenta(pt, eta, phi, mass)
+    np.testing.assert_allclose(found[0], pt * np.cos(phi), rtol=0, atol=1e-15 * pt.max())
+    np.testing.assert_allclose(found[1], pt * np.sin(phi), rtol=0, atol=1e-15 * pt.max())
+    np.testing.assert_allclose(found[2], pt * np.sinh(eta), rtol=1e-14)
+    np.testing.assert_allclose(
+        found[3] ** 2 - found[2] ** 2, pt**2 + mass * np.abs(mass), rtol=1e-9, atol=1e-9 * pt.max() ** 2
+    )
+
+
+def test_four_momenta_of_what_is_not_finite() -> None:
+    bad = np.array([np.nan, np.inf])
+    assert not np.isfinite(four_momenta(np.ones(2), np.zeros(2), bad, np.zeros(2)).sum(axis=0)).any()
+    assert not np.isfinite(four_momenta(np.ones(2), bad, np.zeros(2), np.zeros(2)).sum(axis=0)).any()
+
+
+@pytest.mark.parametrize("py", [0.0, -0.0, -1e-20, 1e-20])
+def test_azimuths_end_at_plus_pi(py: float) -> None:
+    assert from_cartesian(-1.0, py, 0.0, 2.0).phi == np.pi
