@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model.layers import Linear, single_precision
+from evenet_hep.model import kernels
+from evenet_hep.model.kernels import FAR
+from evenet_hep.model.layers import Linear, runs_kernels, single_precision
 from evenet_hep.model.packing import Group, Rows
-
-FAR = 999.0  # what the published network adds to the coordinates of padded slots
 
 
 class Neighbours(NamedTuple):
@@ -56,13 +58,22 @@ class NeighbourLayer(nn.Module):
     def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Rows (R, width_out) of rows (R, width_in)."""
         k, rows = neighbours.row.shape
-        pairs = self.neighbour(x).index_select(0, neighbours.row.flatten()).unflatten(0, (k, rows))
-        pairs = F.gelu(pairs.add_(self.own(x)))  # in place: this is the largest tensor of the network
-        pairs = F.gelu(self.project(pairs))  # (K, R, width_out)
+        if runs_kernels(x):
+            pairs = self._pairs(x, neighbours.row)
+        else:
+            pairs = self.neighbour(x).index_select(0, neighbours.row.flatten()).unflatten(0, (k, rows))
+            pairs = F.gelu(pairs.add_(self.own(x)))  # in place: this is the largest tensor of the network
+        pairs = self.project.gelu(pairs)  # (K, R, width_out)
         if neighbours.is_real is None:
             return pairs.mean(dim=0, dtype=x.dtype)
         weight = neighbours.is_real.to(x.dtype)[..., None]
         return (pairs * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+
+    def _pairs(self, x: Tensor, row: Tensor) -> Tensor:
+        neighbour, own = self.neighbour(x), self.own(x)
+        pairs = x.new_empty(*row.shape, own.shape[1])
+        kernels.activate_pairs(neighbour.numpy(), own.numpy(), row.numpy(), pairs.numpy())
+        return pairs
 
 
 class LocalBranch(nn.Module):
@@ -118,6 +129,8 @@ class LocalBranch(nn.Module):
 
     @torch.no_grad()
     def _find(self, coordinates: Tensor, layout: Rows, has_row: bool) -> Neighbours:
+        if layout.starts is not None and runs_kernels(coordinates):
+            return self._nearest(coordinates, layout.starts, has_row)
         found = []
         phantom = coordinates[-1] if has_row else None
         for x, group in zip(
@@ -130,6 +143,18 @@ class LocalBranch(nn.Module):
             else:
                 found.append(find_neighbours(x, group.mask, self.neighbours, candidates))
         return _join(found, layout, has_row)
+
+
+    def _nearest(self, coordinates: Tensor, starts: npt.NDArray[np.int64], has_row: bool) -> Neighbours:
+        slots = np.diff(starts)
+        number = self.neighbours if self.has_phantoms else min(self.neighbours, int(slots.max()) - 1)
+        rows = coordinates.shape[0]
+        phantom = rows - 1 if self.has_phantoms else -1  # without a row for it, no event needs one
+        row = torch.full((number, rows), rows - 1)  # a phantom is its own neighbour
+        kernels.nearest(coordinates.contiguous().numpy(), starts, phantom, row.numpy())
+        if self.has_phantoms or 0 < number < slots.min():
+            return Neighbours(row, None)
+        return Neighbours(row.clamp(min=0), row >= 0)
 
 
 def _join(found: Sequence[Neighbours], layout: Rows, has_row: bool) -> Neighbours:

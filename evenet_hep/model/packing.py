@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -61,11 +63,14 @@ class Rows(NamedTuple):
         Slot of each row, counted through all events; None if every slot has a row, in order.
     groups : tuple of Group
         They share out the rows, in order.
+    starts : int array, shape (events + 1,), or None
+        First row of each event, and the number of rows; None where some rows are not real, or may not be attended.
     """
 
     mask: Tensor
     slot: Tensor | None
     groups: tuple[Group, ...]
+    starts: npt.NDArray[np.int64] | None = None
 
     def take(self, x: Tensor) -> Tensor:
         """Rows (R, D) of padded vectors (B, N, D)."""
@@ -111,11 +116,11 @@ class Rows(NamedTuple):
         for group in itertools.chain.from_iterable(_cut(group, most) for group in self.groups):
             size = group.events * group.slots
             if groups and end - start + size > most:
-                yield Rows(self.mask, slot[start:end], tuple(groups))
+                yield _rows(self.mask, slot[start:end], groups)
                 groups, start = [], end
             groups.append(group)
             end += size
-        yield Rows(self.mask, slot[start:end], tuple(groups))
+        yield _rows(self.mask, slot[start:end], groups)
 
 
 def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor | None = None) -> Rows:
@@ -169,7 +174,15 @@ def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor 
             pairs = of_event[torch.arange(events)[:, None, None], i[:, :, None], i[:, None, :]]
         groups.append(Group(events, slots, real, pairs))
         start = end
-    return Rows(mask, slot, tuple(groups))
+    return _rows(mask, slot, groups)
+
+
+def _rows(mask: Tensor, slot: Tensor, groups: Sequence[Group]) -> Rows:
+    starts = None
+    if all(group.mask is None and group.pairs is None for group in groups):
+        slots = np.repeat([group.slots for group in groups], [group.events for group in groups])
+        starts = np.concatenate([[0], slots.cumsum()])
+    return Rows(mask, slot, tuple(groups), starts)
 
 
 def rows_at_once(width: int) -> int:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from evenet_hep.model.layers import (
     Attention,
+    FeedForward,
     Linear,
     drop_path,
-    feed_forward,
     require,
     require_probability,
 )
@@ -175,7 +175,7 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(width, heads=config.heads, dropout=config.dropout)
         self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = feed_forward(width, dropout=config.dropout)
+        self.feed_forward = FeedForward(width, dropout=config.dropout)
         self.feed_forward_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.adapter = Adapter(width, config.adapter) if config.adapter else None
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from evenet_hep.model.heads.branch import EventNorm
 from evenet_hep.model.layers import (
     Attention,
+    FeedForward,
     GatedBlock,
     Linear,
     attendable,
-    feed_forward,
     is_autocast,
     require,
     require_probability,
@@ -74,7 +74,7 @@ class ClassificationHead(nn.Module):
         self.attention = Attention(width, heads=config.heads, dropout=config.dropout)
         self.update_norm = nn.LayerNorm(width)
         self.token_norm = nn.LayerNorm(width)
-        self.feed_forward = feed_forward(width, dropout=config.dropout)
+        self.feed_forward = FeedForward(width, dropout=config.dropout)
         self.blocks = nn.Sequential(
             *(GatedBlock(width, width, dropout=config.dropout) for _ in range(config.blocks))
         )
