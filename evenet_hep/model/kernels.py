@@ -30,7 +30,8 @@ f32 = np.float32
 FAR = 999.0  # what the published network adds to the coordinates of padded slots
 
 # exp(x) = 2^(x / ln 2): polynomial of the fractional part in [-1/2, 1/2], relative error 1e-7.
-LOG2E, LOWEST, HALF, ONE, TWO = f32(math.log2(math.e)), f32(-87.0), f32(0.5), f32(1.0), f32(2.0)
+LOG2E, LOWEST = f32(math.log2(math.e)), f32(-87.0)
+ZERO, HALF, ONE, TWO = f32(0.0), f32(0.5), f32(1.0), f32(2.0)
 E1, E2, E3, E4, E5, E6 = (f32(math.log(2.0) ** k / math.factorial(k)) for k in range(1, 7))
 
 # erf(x) = x P(x^2) / Q(x^2) for |x| < 4, fitted to minimise the largest error: 4e-7 in single precision.
@@ -44,16 +45,38 @@ Q1, Q2, Q3, Q4, Q5 = map(
 
 
 @intrinsic
-def _float_of_bits(_typing: Any, bits: Any) -> Any:
+def _float_of_bits(_typing: Any, bits: Any) -> Any:  # noqa: ARG001  numba looks at the names
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), build
 
 
+@intrinsic
+def _bits_of_float(_typing: Any, x: Any) -> Any:  # noqa: ARG001  numba looks at the names
+    def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(32))
+
+    return types.int32(types.float32), build
+
+
+@numba.njit(inline="always", error_model="numpy", fastmath=FAST)
+def _single(half: Any) -> Any:
+    """Bits of a bfloat16, in an int16, to float32."""
+    return _float_of_bits(np.int32(half) << np.int32(16))
+
+
+@numba.njit(inline="always", error_model="numpy", fastmath=FAST)
+def _half(x: Any) -> Any:
+    """float32 to the bits of the nearest bfloat16, in an int16; ties go to even."""
+    bits = _bits_of_float(x)
+    rounded = (bits + np.int32(0x7FFF) + ((bits >> np.int32(16)) & np.int32(1))) >> np.int32(16)
+    return np.int16(rounded) if x == x else np.int16(0x7FC0)  # noqa: PLR0124  not a number stays so
+
+
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
 def _exp(x: Any) -> Any:  # for x up to 0 or so
-    z = (max(x, LOWEST)) * LOG2E
+    z = max(x, LOWEST) * LOG2E
     whole = np.floor(z + HALF)
     y = z - whole
     power = ONE + y * (E1 + y * (E2 + y * (E3 + y * (E4 + y * (E5 + y * E6)))))
@@ -64,14 +87,14 @@ def _exp(x: Any) -> Any:  # for x up to 0 or so
 def _sigmoid(x: Any) -> Any:
     small = _exp(-abs(x))
     y = ONE / (ONE + small)
-    return ONE - y if x < f32(0.0) else y
+    return ONE - y if x < ZERO else y
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
 def _tanh(x: Any) -> Any:
     small = _exp(-TWO * abs(x))
     y = (ONE - small) / (ONE + small)
-    return -y if x < f32(0.0) else y
+    return -y if x < ZERO else y
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
@@ -86,62 +109,127 @@ def _gelu(x: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def attend(projected: Array, starts: Array, heads: int, out: Array) -> None:
-    """Attention of the rows of each event to each other.
-
-    Takes queries, keys and values side by side, shape (R, 3D); the result has shape (R, D); both by channel. The inner
-    loops run over all channels of all heads, so that their length is no small constant, which compilers unroll.
-    """
-    width = out.shape[1]
-    scale = ONE / np.sqrt(f32(width // heads))
+def _most_slots(starts: Array) -> int:
     most = 0
     for e in range(len(starts) - 1):
         most = max(most, starts[e + 1] - starts[e])
+    return most
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _attend_event(rows: Array, heads: int, score: Array, product: Array, out: Array) -> None:
+    # The inner loops run over all channels of all heads: one of a small constant length would be unrolled instead.
+    slots, width = out.shape
+    scale = ONE / np.sqrt(f32(width // heads))
+    top, norm = score[-2], score[-1]
+    for i in range(slots):
+        query, update = rows[i, :width], out[i]
+        for h in range(heads):
+            top[h] = -np.inf
+            norm[h] = ZERO
+        for j in range(slots):
+            key = rows[j, width : 2 * width]
+            for c in range(width):
+                product[c] = query[c] * key[c]
+            channels = width // heads
+            while channels > 1:
+                half = (channels + 1) // 2
+                rest = product[half * heads : channels * heads]
+                for c in range(len(rest)):
+                    product[c] += rest[c]
+                channels = half
+            here = score[j]
+            for h in range(heads):
+                here[h] = product[h] * scale
+                top[h] = max(top[h], here[h])
+        for j in range(slots):
+            here = score[j]
+            for h in range(heads):
+                here[h] = _exp(here[h] - top[h])
+                norm[h] += here[h]
+        for c in range(width):
+            update[c] = ZERO
+        for j in range(slots):
+            value, here = rows[j, 2 * width : 3 * width], score[j]
+            for h in range(heads):
+                product[h] = here[h] / norm[h]
+            filled = heads
+            while filled < width:
+                more = product[filled : min(2 * filled, width)]
+                for c in range(len(more)):
+                    more[c] = product[c]
+                filled *= 2
+            for c in range(width):
+                update[c] += product[c] * value[c]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def attend(projected: Array, starts: Array, heads: int, out: Array) -> None:
+    """Attention of the rows of each event to each other.
+
+    Takes queries, keys and values side by side, shape (R, 3D); the result has shape (R, D); both by channel.
+    """
+    score = np.empty((_most_slots(starts) + 2, heads), np.float32)
+    product = np.empty(out.shape[1], np.float32)
+    for e in range(len(starts) - 1):
+        start, end = starts[e], starts[e + 1]
+        _attend_event(projected[start:end], heads, score, product, out[start:end])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def attend_half(projected: Array, bias: Array, starts: Array, heads: int, out: Array) -> None:
+    """The same for numbers in bfloat16, whose bits are held as int16; computed in single precision.
+
+    The bias (3D,) of the projection is added here.
+    """
+    most, width = _most_slots(starts), out.shape[1]
+    score = np.empty((most + 2, heads), np.float32)
     product = np.empty(width, np.float32)
-    score = np.empty(most * heads, np.float32)
-    top, norm = np.empty(heads, np.float32), np.empty(heads, np.float32)
+    rows, update = np.empty((most, 3 * width), np.float32), np.empty((most, width), np.float32)
     for e in range(len(starts) - 1):
         start, slots = starts[e], starts[e + 1] - starts[e]
-        for i in range(start, start + slots):
-            query, update = projected[i, :width], out[i]
-            for h in range(heads):
-                top[h] = -np.inf
-                norm[h] = f32(0.0)
-            for j in range(slots):
-                key = projected[start + j, width : 2 * width]
-                for c in range(width):
-                    product[c] = query[c] * key[c]
-                channels = width // heads
-                while channels > 1:
-                    half = (channels + 1) // 2
-                    rest = product[half * heads : channels * heads]
-                    for c in range(len(rest)):
-                        product[c] += rest[c]
-                    channels = half
-                here = score[j * heads : (j + 1) * heads]
-                for h in range(heads):
-                    here[h] = product[h] * scale
-                    top[h] = max(top[h], here[h])
-            for j in range(slots):
-                here = score[j * heads : (j + 1) * heads]
-                for h in range(heads):
-                    here[h] = _exp(here[h] - top[h])
-                    norm[h] += here[h]
+        for i in range(slots):
+            given, row = projected[start + i], rows[i]
+            for c in range(3 * width):
+                row[c] = _single(given[c]) + bias[c]
+        _attend_event(rows[:slots], heads, score, product, update[:slots])
+        for i in range(slots):
+            found, result = update[i], out[start + i]
             for c in range(width):
-                update[c] = f32(0.0)
-            for j in range(slots):
-                value = projected[start + j, 2 * width : 3 * width]
-                here = score[j * heads : (j + 1) * heads]
-                for h in range(heads):
-                    product[h] = here[h] / norm[h]
-                filled = heads
-                while filled < width:
-                    more = product[filled : min(2 * filled, width)]
-                    for c in range(len(more)):
-                        more[c] = product[c]
-                    filled *= 2
-                for c in range(width):
-                    update[c] += product[c] * value[c]
+                result[c] = _half(found[c])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def norm_to_half(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
+    """Layer norm of rows (R, D), rounded to bfloat16, twice side by side (R, 2D), for weights in two parts."""
+    width = x.shape[1]
+    normal = np.empty(width, np.int16)
+    for i in range(len(x)):
+        row = x[i]
+        mean = ZERO
+        for c in range(width):
+            mean += row[c]
+        mean /= f32(width)
+        square = ZERO
+        for c in range(width):
+            square += (row[c] - mean) * (row[c] - mean)
+        scale = ONE / np.sqrt(square / f32(width) + f32(epsilon))
+        for c in range(width):
+            normal[c] = _half((row[c] - mean) * scale * weight[c] + bias[c])
+        left, right = out[i, :width], out[i, width:]
+        for c in range(width):
+            left[c] = normal[c]
+            right[c] = normal[c]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def add_halves(x: Array, update: Array, bias: Array, scale: Array) -> None:
+    """Add the update to rows (R, D) in place: ``scale`` times the sum of its bias and of its two halves (R, 2D)."""
+    width = x.shape[1]
+    for i in range(len(x)):
+        row, left, right = x[i], update[i, :width], update[i, width:]
+        for c in range(width):
+            row[c] += scale[c] * (_single(left[c]) + _single(right[c]) + bias[c])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
@@ -167,7 +255,7 @@ def nearest(positions: Array, starts: Array, phantom: int, row: Array) -> None:
             for j in range(start, end + behind):
                 if j == i and phantom < 0:
                     continue
-                total = f32(0.0)
+                total = ZERO
                 if j < end:
                     there = positions[j]
                     for c in range(len(here)):

@@ -7,7 +7,6 @@ out of every sum instead, and cleared once where a part of the network ends.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import types
 import typing
@@ -63,8 +62,7 @@ class Linear(Packing, nn.Linear):
         """One vector per vector: (..., D_in) to (..., D_out)."""
         if not (HAS_AVX512 and runs_kernels(x) and self.weight.dtype == x.dtype):
             return F.linear(x, self.weight, self.bias)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight(x), self.bias, "none", [], "")
-        return result
+        return _multiply(x, self._weight(x), self.bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """GELU of the result."""
@@ -78,6 +76,13 @@ class Linear(Packing, nn.Linear):
             return self.weight
         weight: Tensor = self.packed("weight", (self.weight,), lambda: pack(self.weight))
         return weight
+
+
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if not HAS_AVX512:
+        return F.linear(x, weight, bias)
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
 
 
 class Attention(Packing):
@@ -102,6 +107,7 @@ class Attention(Packing):
 
     def __init__(self, width: int, *, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.width = width
         self.heads = heads
         self.dropout = dropout
         self.project_in = Linear(width, 3 * width)  # query, key, value
@@ -145,23 +151,31 @@ class Attention(Packing):
         return projected
 
     def _attend_rows(self, query: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
-        project_in, project_out = self.packed("by channel", tuple(self.parameters()), self._by_channel)
-        projected = project_in(query)
+        sources = self.project_in.weight, self.project_out.weight
+        weight_in, weight_out = self.packed("by channel", sources, self._packed_by_channel)
+        projected = _multiply(query, weight_in, self.bias_by_channel())
         update = torch.empty_like(query)
         kernels.attend(projected.numpy(), starts, self.heads, update.numpy())
-        result: Tensor = project_out(update)
-        return result
+        return _multiply(update, weight_out, self.project_out.bias)
 
-    def _by_channel(self) -> tuple[Linear, Linear]:
-        """The two projections with queries, keys and values in the order of :mod:`~evenet_hep.model.kernels`."""
-        width = self.project_out.in_features
-        order = torch.arange(width).view(self.heads, -1).T.flatten()
-        project_in, project_out = copy.deepcopy(self.project_in), copy.deepcopy(self.project_out)
-        of_all = torch.cat([order, order + width, order + 2 * width])
-        project_in.weight.copy_(self.project_in.weight[of_all])
-        project_in.bias.copy_(self.project_in.bias[of_all])
-        project_out.weight.copy_(self.project_out.weight[:, order])
-        return project_in, project_out
+    def _packed_by_channel(self) -> tuple[Tensor, Tensor]:
+        weight_in, weight_out = self.weights_by_channel()
+        return (pack(weight_in), pack(weight_out)) if HAS_AVX512 else (weight_in, weight_out)
+
+    def weights_by_channel(self) -> tuple[Tensor, Tensor]:
+        """Both weights for queries, keys and values in the order of :mod:`~evenet_hep.model.kernels`."""
+        order = self._by_channel()
+        return self.project_in.weight.detach()[order], self.project_out.weight.detach()[:, order[: self.width]]
+
+    def bias_by_channel(self) -> Tensor:
+        """The bias of queries, keys and values in this order."""
+        bias = self.project_in.bias
+        found: Tensor = self.packed("bias", (bias,), lambda: bias.detach()[self._by_channel()])
+        return found
+
+    def _by_channel(self) -> Tensor:
+        order = torch.arange(self.width).view(self.heads, -1).T.flatten()
+        return torch.cat([order, order + self.width, order + 2 * self.width])
 
     def _attend(self, projected: Tensor, allowed: Tensor | None, query: Tensor | None = None) -> Tensor:
         # Queries, keys and values (B, K, 3D), or keys and values (B, K, 2D) for queries (B, Q, D), to (B, Q, D).
