@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from evenet_hep.model import kernels
-from evenet_hep.model.layers import HAS_AVX512
-from evenet_hep.model.packed import pack
+from evenet_hep.model.packed import HAS_AVX512, packed_for
 
 if TYPE_CHECKING:
     from evenet_hep.model.layers import Attention, FeedForward
@@ -80,10 +79,10 @@ def _pack(attention: Attention, feed_forward: FeedForward) -> _Weights:
     project_in, project_out = attention.weights_by_channel()
     expand, _, _, project = feed_forward
     return _Weights(
-        pack(torch.cat(in_two(project_in), dim=1)),
-        pack(torch.cat(in_two(project_out), dim=0)),
-        pack(torch.cat(in_two(expand.weight), dim=1)),
-        pack(torch.cat(in_two(project.weight), dim=0)),
+        packed_for(torch.cat(in_two(project_in), dim=1)),
+        packed_for(torch.cat(in_two(project_out), dim=0)),
+        packed_for(torch.cat(in_two(expand.weight), dim=1)),
+        packed_for(torch.cat(in_two(project.weight), dim=0)),
     )
 
 

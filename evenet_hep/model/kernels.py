@@ -278,15 +278,16 @@ def nearest(positions: Array, starts: Array, phantom: int, row: Array) -> None:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def activate_pairs(neighbour: Array, own: Array, row: Array, out: Array) -> None:
-    """GELU of ``neighbour[row[k, i]] + own[i]`` for each neighbour k of each row i.
+def activate_pairs(both: Array, row: Array, out: Array) -> None:
+    """GELU of what neighbour k of row i brings and what row i brings itself, side by side in ``both`` (R, 2H).
 
-    Shapes (R, H), (K, R) and (K, R, H).
+    Shapes of rows of neighbours and result: (K, R) and (K, R, H).
     """
+    width = out.shape[2]
     for k in range(row.shape[0]):
         for i in range(row.shape[1]):
-            there, here, result = neighbour[row[k, i]], own[i], out[k, i]
-            for c in range(len(here)):
+            there, here, result = both[row[k, i], :width], both[i, width:], out[k, i]
+            for c in range(width):
                 result[c] = _gelu(there[c] + here[c])
 
 

@@ -22,16 +22,12 @@ from torch import Tensor, nn
 
 from evenet_hep.errors import ConfigError
 from evenet_hep.model import kernels
-from evenet_hep.model.packed import FEW_ROWS, Packing, pack
+from evenet_hep.model.packed import FEW_ROWS, HAS_AVX512, Packing, packed_for
 
 if TYPE_CHECKING:
     from evenet_hep.model.packing import Rows
 
 Config = TypeVar("Config")
-
-HAS_AVX512 = (
-    torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
-)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -62,7 +58,7 @@ class Linear(Packing, nn.Linear):
         """One vector per vector: (..., D_in) to (..., D_out)."""
         if not (HAS_AVX512 and runs_kernels(x) and self.weight.dtype == x.dtype):
             return F.linear(x, self.weight, self.bias)
-        return _multiply(x, self._weight(x), self.bias)
+        return multiply(x, self._weight(x), self.bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """GELU of the result."""
@@ -74,11 +70,12 @@ class Linear(Packing, nn.Linear):
     def _weight(self, x: Tensor) -> Tensor:
         if x.numel() < FEW_ROWS * x.shape[-1]:
             return self.weight
-        weight: Tensor = self.packed("weight", (self.weight,), lambda: pack(self.weight))
+        weight: Tensor = self.packed("weight", (self.weight,), lambda: packed_for(self.weight))
         return weight
 
 
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer with weights from :func:`~evenet_hep.model.packed.packed_for`, or not packed."""
     if not HAS_AVX512:
         return F.linear(x, weight, bias)
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
@@ -153,19 +150,21 @@ class Attention(Packing):
     def _attend_rows(self, query: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
         sources = self.project_in.weight, self.project_out.weight
         weight_in, weight_out = self.packed("by channel", sources, self._packed_by_channel)
-        projected = _multiply(query, weight_in, self.bias_by_channel())
+        projected = multiply(query, weight_in, self.bias_by_channel())
         update = torch.empty_like(query)
         kernels.attend(projected.numpy(), starts, self.heads, update.numpy())
-        return _multiply(update, weight_out, self.project_out.bias)
+        return multiply(update, weight_out, self.project_out.bias)
 
     def _packed_by_channel(self) -> tuple[Tensor, Tensor]:
         weight_in, weight_out = self.weights_by_channel()
-        return (pack(weight_in), pack(weight_out)) if HAS_AVX512 else (weight_in, weight_out)
+        return packed_for(weight_in), packed_for(weight_out)
 
     def weights_by_channel(self) -> tuple[Tensor, Tensor]:
         """Both weights for queries, keys and values in the order of :mod:`~evenet_hep.model.kernels`."""
         order = self._by_channel()
-        return self.project_in.weight.detach()[order], self.project_out.weight.detach()[:, order[: self.width]]
+        return self.project_in.weight.detach()[order], self.project_out.weight.detach()[
+            :, order[: self.width]
+        ]
 
     def bias_by_channel(self) -> Tensor:
         """The bias of queries, keys and values in this order."""

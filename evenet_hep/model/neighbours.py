@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from evenet_hep.model import kernels
 from evenet_hep.model.kernels import FAR
-from evenet_hep.model.layers import Linear, runs_kernels, single_precision
+from evenet_hep.model.layers import Linear, multiply, runs_kernels, single_precision
+from evenet_hep.model.packed import Packing, packed_for
 from evenet_hep.model.packing import Group, Rows
 
 
@@ -36,7 +37,7 @@ class Neighbours(NamedTuple):
     is_real: Tensor | None
 
 
-class NeighbourLayer(nn.Module):
+class NeighbourLayer(Packing):
     """Average over the neighbours j of an object i of MLP([x_j - x_i, x_i]) (EdgeConv, arXiv:1801.07829).
 
     The first linear layer of the MLP acts on objects, not on pairs: W [x_j - x_i, x_i] = A x_j + B x_i, with the A
@@ -70,10 +71,17 @@ class NeighbourLayer(nn.Module):
         return (pairs * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
 
     def _pairs(self, x: Tensor, row: Tensor) -> Tensor:
-        neighbour, own = self.neighbour(x), self.own(x)
-        pairs = x.new_empty(*row.shape, own.shape[1])
-        kernels.activate_pairs(neighbour.numpy(), own.numpy(), row.numpy(), pairs.numpy())
+        sources = self.neighbour.weight, self.own.weight, self.own.bias
+        weight, bias = self.packed("both", sources, self._pack)
+        both = multiply(x, weight, bias)
+        pairs = x.new_empty(*row.shape, self.own.out_features)
+        kernels.activate_pairs(both.numpy(), row.contiguous().numpy(), pairs.numpy())
         return pairs
+
+    def _pack(self) -> tuple[Tensor, Tensor]:
+        """A and B, one above the other, and the bias for both."""
+        weight = torch.cat([self.neighbour.weight, self.own.weight])
+        return packed_for(weight), F.pad(self.own.bias, (self.own.out_features, 0)).detach()
 
 
 class LocalBranch(nn.Module):
@@ -130,7 +138,7 @@ class LocalBranch(nn.Module):
     @torch.no_grad()
     def _find(self, coordinates: Tensor, layout: Rows, has_row: bool) -> Neighbours:
         if layout.starts is not None and runs_kernels(coordinates):
-            return self._nearest(coordinates, layout.starts, has_row)
+            return self._nearest(coordinates, layout.starts)
         found = []
         phantom = coordinates[-1] if has_row else None
         for x, group in zip(
@@ -144,8 +152,7 @@ class LocalBranch(nn.Module):
                 found.append(find_neighbours(x, group.mask, self.neighbours, candidates))
         return _join(found, layout, has_row)
 
-
-    def _nearest(self, coordinates: Tensor, starts: npt.NDArray[np.int64], has_row: bool) -> Neighbours:
+    def _nearest(self, coordinates: Tensor, starts: npt.NDArray[np.int64]) -> Neighbours:
         slots = np.diff(starts)
         number = self.neighbours if self.has_phantoms else min(self.neighbours, int(slots.max()) - 1)
         rows = coordinates.shape[0]

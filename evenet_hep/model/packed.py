@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+HAS_AVX512 = (
+    torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
+)
 TYPICAL_ROWS = 1024  # oneDNN asks for how many rows; the order of the weights fits other numbers, too
 FEW_ROWS = 128  # below, making a copy for one call is not worth it
 
@@ -49,7 +52,10 @@ class Packing(nn.Module):
         state = tuple((source.data_ptr(), source._version) for source in sources)
         found = kept.get(name)
         if found is None or found[0] != state:
-            with torch.inference_mode(mode=False), torch.no_grad():  # what is made may have things made from it
+            with (
+                torch.inference_mode(mode=False),
+                torch.no_grad(),
+            ):  # what is made may have things made from it
                 found = kept[name] = (state, make())
         return found[1]
 
@@ -57,7 +63,9 @@ class Packing(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_kept"}
 
 
-def pack(weight: Tensor) -> Tensor:
-    """Weights (D_out, D_in) of a linear layer in oneDNN's own order."""
+def packed_for(weight: Tensor) -> Tensor:
+    """Weights (D_out, D_in) of a linear layer in oneDNN's own order, where it is used; else as they are."""
+    if not HAS_AVX512:
+        return weight.detach()
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), TYPICAL_ROWS)
     return packed
