@@ -50,7 +50,7 @@ class _Weights(NamedTuple):
     project: Tensor  # stacked
 
 
-def run_half(block: TransformerBlock, x: Tensor, starts: npt.NDArray[np.int64]) -> None:
+def run_half(block: TransformerBlock, x: Tensor, layout: Rows) -> None:
     """Do what a block does to rows (R, D), in place.
 
     Parameters
@@ -59,8 +59,8 @@ def run_half(block: TransformerBlock, x: Tensor, starts: npt.NDArray[np.int64]) 
         In evaluation mode, or without dropout.
     x : Tensor, shape (R, D)
         Rows in single precision.
-    starts : int array, shape (events + 1,)
-        First row of each event, and the number of rows.
+    layout : Rows
+        Which event each row belongs to.
     """
     sources = tuple(block.attention.parameters()) + tuple(block.feed_forward.parameters())
     weights: _Weights = block.packed("half", sources, lambda: _pack(block.attention, block.feed_forward))
@@ -68,7 +68,7 @@ def run_half(block: TransformerBlock, x: Tensor, starts: npt.NDArray[np.int64]) 
     projected = _multiply(_normal(block.attention_norm, x), weights.project_in, None)
     update = torch.empty_like(x, dtype=torch.bfloat16)
     bias = block.attention.bias_by_channel().numpy()
-    kernels.attend_half(_bits(projected), bias, starts, block.attention.heads, _bits(update))
+    kernels.attend_half(_bits(projected), bias, layout.starts, block.attention.heads, _bits(update))
     update = _multiply(update, weights.project_out, None)
     _add(x, update, block.attention.project_out.bias, block.attention_scale)
     inner = _multiply(_normal(block.feed_forward_norm, x), weights.expand, expand.bias, "gelu")

@@ -117,50 +117,66 @@ def _most_slots(starts: Array) -> int:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def _attend_event(rows: Array, heads: int, score: Array, product: Array, out: Array) -> None:
-    # The inner loops run over all channels of all heads: one of a small constant length would be unrolled instead.
-    slots, width = out.shape
+def _attend_one(query: Array, memory: Array, heads: int, score: Array, product: Array, update: Array) -> None:
+    # Keys and values are the last columns of the memory. The inner loops run over all channels of all heads: one of a
+    # small constant length would be unrolled instead.
+    slots, width = len(memory), len(query)
+    first = memory.shape[1] - 2 * width
     scale = ONE / np.sqrt(f32(width // heads))
     top, norm = score[-2], score[-1]
-    for i in range(slots):
-        query, update = rows[i, :width], out[i]
-        for h in range(heads):
-            top[h] = -np.inf
-            norm[h] = ZERO
-        for j in range(slots):
-            key = rows[j, width : 2 * width]
-            for c in range(width):
-                product[c] = query[c] * key[c]
-            channels = width // heads
-            while channels > 1:
-                half = (channels + 1) // 2
-                rest = product[half * heads : channels * heads]
-                for c in range(len(rest)):
-                    product[c] += rest[c]
-                channels = half
-            here = score[j]
-            for h in range(heads):
-                here[h] = product[h] * scale
-                top[h] = max(top[h], here[h])
-        for j in range(slots):
-            here = score[j]
-            for h in range(heads):
-                here[h] = _exp(here[h] - top[h])
-                norm[h] += here[h]
+    for h in range(heads):
+        top[h] = -np.inf
+        norm[h] = ZERO
+    for j in range(slots):
+        key = memory[j, first : first + width]
         for c in range(width):
-            update[c] = ZERO
-        for j in range(slots):
-            value, here = rows[j, 2 * width : 3 * width], score[j]
-            for h in range(heads):
-                product[h] = here[h] / norm[h]
-            filled = heads
-            while filled < width:
-                more = product[filled : min(2 * filled, width)]
-                for c in range(len(more)):
-                    more[c] = product[c]
-                filled *= 2
-            for c in range(width):
-                update[c] += product[c] * value[c]
+            product[c] = query[c] * key[c]
+        channels = width // heads
+        while channels > 1:
+            half = (channels + 1) // 2
+            rest = product[half * heads : channels * heads]
+            for c in range(len(rest)):
+                product[c] += rest[c]
+            channels = half
+        here = score[j]
+        for h in range(heads):
+            here[h] = product[h] * scale
+            top[h] = max(top[h], here[h])
+    for j in range(slots):
+        here = score[j]
+        for h in range(heads):
+            here[h] = _exp(here[h] - top[h])
+            norm[h] += here[h]
+    for c in range(width):
+        update[c] = ZERO
+    for j in range(slots):
+        value, here = memory[j, first + width :], score[j]
+        for h in range(heads):
+            product[h] = here[h] / norm[h]
+        filled = heads
+        while filled < width:
+            more = product[filled : min(2 * filled, width)]
+            for c in range(len(more)):
+                more[c] = product[c]
+            filled *= 2
+        for c in range(width):
+            update[c] += product[c] * value[c]
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _attend_event(rows: Array, heads: int, score: Array, product: Array, out: Array) -> None:
+    for i in range(len(out)):
+        _attend_one(rows[i, : out.shape[1]], rows, heads, score, product, out[i])
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def attend_from_outside(query: Array, memory: Array, starts: Array, heads: int, out: Array) -> None:
+    """Attention of one query per event (E, D) to the rows of the event: keys and values side by side, (R, 2D)."""
+    score = np.empty((_most_slots(starts) + 2, heads), np.float32)
+    product = np.empty(out.shape[1], np.float32)
+    for e in range(len(starts) - 1):
+        event = memory[starts[e] : starts[e + 1]]
+        _attend_one(query[e], event, heads, score, product, out[e])
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)

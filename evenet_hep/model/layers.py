@@ -155,6 +155,25 @@ class Attention(Packing):
         kernels.attend(projected.numpy(), starts, self.heads, update.numpy())
         return multiply(update, weight_out, self.project_out.bias)
 
+    def from_outside(self, query: Tensor, memory: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
+        """One update per event for inference on processors: its query (E, D) attends the rows (R, D) of the event."""
+        sources = self.project_in.weight, self.project_out.weight
+        weight_query, weight_memory, weight_out = self.packed("outside", sources, self._packed_in_parts)
+        bias = self.bias_by_channel()
+        query = multiply(query, weight_query, bias[: self.width])
+        memory = multiply(memory, weight_memory, bias[self.width :])
+        update = torch.empty_like(query)
+        kernels.attend_from_outside(query.numpy(), memory.numpy(), starts, self.heads, update.numpy())
+        return multiply(update, weight_out, self.project_out.bias)
+
+    def _packed_in_parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        weight_in, weight_out = self.weights_by_channel()
+        return (
+            packed_for(weight_in[: self.width]),
+            packed_for(weight_in[self.width :]),
+            packed_for(weight_out),
+        )
+
     def _packed_by_channel(self) -> tuple[Tensor, Tensor]:
         weight_in, weight_out = self.weights_by_channel()
         return packed_for(weight_in), packed_for(weight_out)

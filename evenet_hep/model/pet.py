@@ -186,8 +186,7 @@ class TransformerBlock(Packing):
     def forward(self, x: Tensor, layout: Rows) -> Tensor:
         """Rows (R, D) of rows (R, D), in place where it runs in bfloat16."""
         if runs_half(x, layout):
-            assert layout.starts is not None
-            run_half(self, x, layout.starts)
+            run_half(self, x, layout)
             return x if self.adapter is None else x + self.adapter(x)
         x = self._add(x, self.attention(self.attention_norm(x), layout), self.attention_scale, layout)
         x = self._add(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_scale, layout)

@@ -67,6 +67,11 @@ def test_attention(width: int, heads: int) -> None:
     kernels.attend(torch.cat(parts, dim=1).numpy(), STARTS, heads, found.numpy())
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
 
+    first = torch.empty(len(COUNTS), width)
+    query, memory = parts[0][STARTS[:-1]], torch.cat(parts[1:], dim=1)
+    kernels.attend_from_outside(query.numpy(), memory.numpy(), STARTS, heads, first.numpy())
+    torch.testing.assert_close(first, found[STARTS[:-1]])
+
     bias = normal(3 * width, seed=1)
     rounded = torch.cat(parts, dim=1).bfloat16()
     exact, mixed = torch.empty_like(found), torch.empty_like(found, dtype=torch.bfloat16)
@@ -271,8 +276,12 @@ def batch(number: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("phantoms", [False, True])
-def test_kernels_change_no_number(phantoms: bool) -> None:
+@pytest.mark.parametrize("has_empty_events", [False, True])
+def test_kernels_change_no_number(phantoms: bool, has_empty_events: bool) -> None:
     model, given = network(phantoms=phantoms), batch(95)
+    if not has_empty_events:
+        some = given[1].any(dim=1)
+        given = given[0][some], given[1][some], given[2][some]
     plain = model.encode(*given)
     logits = model(*given)["classification"]
     with torch.inference_mode():
