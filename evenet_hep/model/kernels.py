@@ -99,13 +99,12 @@ def _tanh(x: Any) -> Any:
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
 def _gelu(x: Any) -> Any:
-    z = x * INVERSE_ROOT2
-    z = min(z, FOUR)
-    z = max(z, -FOUR)
+    at = x * INVERSE_ROOT2
+    z = max(min(at, FOUR), -FOUR)
     u = z * z
     p = P0 + u * (P1 + u * (P2 + u * (P3 + u * (P4 + u * P5))))
     q = ONE + u * (Q1 + u * (Q2 + u * (Q3 + u * (Q4 + u * Q5))))
-    return HALF * x * (ONE + z * p / q)
+    return HALF * x * (ZERO if at < -FOUR else ONE + z * p / q)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
