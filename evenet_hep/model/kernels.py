@@ -307,6 +307,22 @@ def activate_pairs(both: Array, row: Array, out: Array) -> None:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def average_pairs(pairs: Array, out: Array) -> None:
+    """Mean (R, D) over the neighbours of each row, (K, R, D)."""
+    part = ONE / f32(len(pairs))
+    for i in range(len(out)):
+        result = out[i]
+        for c in range(len(result)):
+            result[c] = ZERO
+        for k in range(len(pairs)):
+            pair = pairs[k, i]
+            for c in range(len(result)):
+                result[c] += pair[c]
+        for c in range(len(result)):
+            result[c] *= part
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def reset_state(update: Array, old: Array, state: Array, out: Array) -> None:
     """First half of :class:`~evenet_hep.model.layers.Gate`: r x, from (R, 3D), (R, 2D) and (R, D)."""
     width = state.shape[1]

@@ -6,6 +6,7 @@ unpacked package ``evenet-core`` (``ref``, or ``EVENET_REFERENCE``). Tests skip 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import math
@@ -491,20 +492,29 @@ def test_20m_heads_on_clean_events_for_every_number_of_objects(pair: Pair) -> No
             vectors, mask[..., None], condition, one, token, return_type="topology"
         )
         segments = heads.Segmentation(vectors, mask[..., None])
-        found = model.apply_heads(model.encode(objects, mask, event_features), mask)
+        encoding = model.encode(objects, mask, event_features)
+        found = model.apply_heads(encoding, mask)
         few = counts <= 6
         trimmed = model.apply_heads(
             model.encode(objects[few, :6], mask[few, :6], event_features[few]), mask[few, :6]
         )
+        exact = copy.deepcopy(model).double().encode(objects.double(), mask, event_features.double())
+    # Two neighbours can be so equally near that the reference takes one in single precision and the other in double.
+    scale = exact.objects.abs().max()
+    is_tie = ((vectors - exact.objects).abs() > TOLERANCE * scale).flatten(1).any(dim=1)
+    assert int(is_tie.sum()) <= 1
+    assert_same(encoding.objects.double(), exact.objects)  # ours decides as in double precision
+    clear = ~is_tie
     for kind, scores in found.assignment.items():
-        assert_same_where_possible(scores.assignment, places[kind])
-        assert_same(scores.multiplicity, numbers[kind], PROMISED)
+        assert_same_where_possible(scores.assignment[clear], places[kind][clear])
+        assert_same(scores.multiplicity[clear], numbers[kind][clear], PROMISED)
         assert_same_where_possible(trimmed.assignment[kind].assignment, corner(places[kind], few, 6))
     assert set(found.assignment) == set(places)
-    assert_same(found.segmentation[-1].classes, segments["pred_logits"], PROMISED)
-    assert_same(trimmed.segmentation[-1].classes, segments["pred_logits"][few], PROMISED)
-    real = mask[:, None].expand_as(segments["pred_masks"])
-    assert_same(found.segmentation[-1].masks[real], segments["pred_masks"][real], PROMISED)
+    classes, masks = segments["pred_logits"], segments["pred_masks"]
+    assert_same(found.segmentation[-1].classes[clear], classes[clear], PROMISED)
+    assert_same(trimmed.segmentation[-1].classes, classes[few], PROMISED)
+    real = (mask & clear[:, None])[:, None].expand_as(masks)
+    assert_same(found.segmentation[-1].masks[real], masks[real], PROMISED)
 
 
 def test_20m_heads_on_noised_events_for_every_number_of_objects(pair: Pair) -> None:

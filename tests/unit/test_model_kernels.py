@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import math
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model import half, kernels
+from evenet_hep.model import half, kernels, packing
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.model.heads.classification import ClassificationConfig
 from evenet_hep.model.layers import Attention, FeedForward, Gate, Linear
@@ -22,6 +23,7 @@ from evenet_hep.model.object_encoder import ObjectEncoderConfig
 from evenet_hep.model.packed import Packing
 from evenet_hep.model.packing import arrange
 from evenet_hep.model.pet import PETConfig
+from evenet_hep.model.streams import in_streams
 from evenet_hep.schema import EventSchema
 
 COUNTS = [1, 1, 2, 3, 4, 4, 5, 7, 12]
@@ -138,6 +140,9 @@ def test_pairs() -> None:
     kernels.activate_pairs(both.numpy(), row.numpy(), found.numpy())
     expected = F.gelu(both[:, :33][row].double() + both[:, 33:].double())
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=2e-6)
+    mean = torch.empty(ROWS, 33)
+    kernels.average_pairs(found.numpy(), mean.numpy())
+    torch.testing.assert_close(mean, found.mean(dim=0))
 
 
 @pytest.mark.parametrize("shape", [(ROWS, 24), (3, 5, 24)])
@@ -320,8 +325,6 @@ def test_an_event_that_is_not_a_number_stays_alone(half_precision: bool) -> None
 
 
 def test_threads_share_a_network() -> None:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
     model = network(phantoms=False)
     given = [batch(30, seed) for seed in range(6)]
 
@@ -333,6 +336,40 @@ def test_threads_share_a_network() -> None:
         found = list(pool.map(run, given))
     for one, each in zip(found, given, strict=True):
         assert torch.equal(one, run(each))
+
+
+@pytest.mark.parametrize("half_precision", [False, True])
+def test_streams_change_no_number(half_precision: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = network(phantoms=False), batch(190)
+    monkeypatch.setattr(packing, "rows_at_once", lambda _: 200)
+    before = torch.get_num_threads()
+
+    def run() -> Tensor:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
+            return model(*given)["classification"]
+
+    try:
+        torch.set_num_threads(1)
+        expected = run()
+        torch.set_num_threads(3)
+        found, again = run(), run()
+        assert torch.get_num_threads() == 3
+        with ThreadPoolExecutor(1) as pool:  # threads to come are given three as well
+            assert pool.submit(torch.get_num_threads).result() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, again)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 if half_precision else 1e-5)
+
+
+def test_an_error_in_a_stream_is_raised() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError), torch.no_grad():
+            in_streams(lambda x: 1 // x, [1, 0, 2])
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- bfloat16 -------------------------------------------------------------------------------------------------------
@@ -362,3 +399,42 @@ def test_blocks_in_bfloat16() -> None:
     error, from_weights = (mixed - exact).square().mean().sqrt(), (coarse - exact).square().mean().sqrt()
     assert 0 < float(error) < 1.5 * float(from_weights)
     assert float((mixed.softmax(1) - exact.softmax(1)).abs().max()) < 0.02
+
+
+def published_size(gain: float) -> EveNet:
+    """The published network with random weights with which every part has a say."""
+    model = EveNet(EveNetConfig.published(), EventSchema.published()).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            noise = torch.randn(value.shape, generator=generator)
+            if name.endswith(("scale", "running_var")):
+                value.copy_(0.3 + 0.2 * noise.abs())
+            elif name.endswith("gate.bias"):
+                value.copy_(1.5 + 0.3 * noise)
+            elif value.ndim == 2:
+                value.copy_(gain * noise / math.sqrt(value.shape[1]))
+            elif "num_batches" not in name:
+                value.copy_(float("norm" in name and name.endswith("weight")) + 0.1 * noise)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not half.HAS_BFLOAT16, reason="this processor does not multiply matrices of bfloat16")
+def test_probabilities_of_the_published_size_in_bfloat16() -> None:
+    model = published_size(gain=1.0)
+    generator = torch.Generator().manual_seed(1)
+    counts = (6.1 + 2.85 * torch.randn(1000, generator=generator)).round().clamp(1, 18)
+    mask = torch.arange(18) < counts[:, None]
+    uniform = torch.rand(1000, 18, generator=generator)
+    pt, eta = 20 - 40 * uniform.log(), 5 * torch.rand(1000, 18, generator=generator) - 2.5
+    phi = math.pi * (2 * torch.rand(1000, 18, generator=generator) - 1)
+    flags = (torch.rand(3, 1000, 18, generator=generator) < 0.3).float()
+    objects = torch.stack([pt * torch.cosh(eta), pt, eta, phi, *flags], dim=-1) * mask[..., None]
+    event_features = 1 + 100 * torch.rand(1000, 10, generator=generator)
+    with torch.inference_mode():
+        exact = model(objects, mask, event_features)["classification"].softmax(dim=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(objects, mask, event_features)["classification"].softmax(dim=1)
+    assert float(exact.std(dim=0).mean()) > 0.05  # the network tells events apart
+    assert 1e-4 < float((mixed - exact).abs().max()) < 0.01
