@@ -59,6 +59,17 @@ def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> N
     assert worst < tolerance, worst
 
 
+def is_tie(theirs: Tensor, ours: Tensor, exact: Tensor) -> Tensor:
+    """Events (B,) in which the reference takes another neighbour than in double precision; one at most.
+
+    Two neighbours can be equally near within rounding; ours has to decide as in double precision.
+    """
+    assert_same(ours.double(), exact)
+    found = ((theirs - exact).abs() > TOLERANCE * exact.abs().max()).flatten(1).any(dim=1)
+    assert int(found.sum()) <= 1
+    return found
+
+
 # --- recorded numbers -----------------------------------------------------------------------------------------------
 
 
@@ -499,12 +510,7 @@ def test_20m_heads_on_clean_events_for_every_number_of_objects(pair: Pair) -> No
             model.encode(objects[few, :6], mask[few, :6], event_features[few]), mask[few, :6]
         )
         exact = copy.deepcopy(model).double().encode(objects.double(), mask, event_features.double())
-    # Two neighbours can be so equally near that the reference takes one in single precision and the other in double.
-    scale = exact.objects.abs().max()
-    is_tie = ((vectors - exact.objects).abs() > TOLERANCE * scale).flatten(1).any(dim=1)
-    assert int(is_tie.sum()) <= 1
-    assert_same(encoding.objects.double(), exact.objects)  # ours decides as in double precision
-    clear = ~is_tie
+    clear = ~is_tie(vectors, encoding.objects, exact.objects)
     for kind, scores in found.assignment.items():
         assert_same_where_possible(scores.assignment[clear], places[kind][clear])
         assert_same(scores.multiplicity[clear], numbers[kind][clear], PROMISED)
@@ -560,9 +566,12 @@ def test_20m_network_for_every_number_of_objects(pair: Pair) -> None:
         theirs = reference(
             logged(objects, model.schema.objects), mask, logged(event_features, model.schema.event_features)
         )
-        assert_same(model(objects, mask, event_features)["classification"], theirs)
+        ours = model(objects, mask, event_features)["classification"]
+        exact = copy.deepcopy(model).double()(objects.double(), mask, event_features.double())
+        clear = ~is_tie(theirs, ours, exact["classification"])
+        assert_same(ours[clear], theirs[clear])
         for slots in (1, 2, 3, 4, 6, 7, 10):
-            few = counts <= slots
+            few = (counts <= slots) & clear
             trimmed = model(objects[few, :slots], mask[few, :slots], event_features[few])["classification"]
             worst = float((trimmed - theirs[few]).abs().max() / theirs.abs().max())
             assert worst < TOLERANCE, (slots, worst)
