@@ -1,0 +1,89 @@
+"""What a graph network says about clouds, for :class:`~evenet_hep.inference.Predictor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from evenet_hep.errors import PredictionError
+from evenet_hep.events.cloud import EventCloud
+from evenet_hep.model.graph import GraphNetwork
+from evenet_hep.records import by_name
+
+PAIRS_AT_ONCE = {"cpu": 4096, "cuda": 2**20}
+
+
+def score_graphs(
+    network: GraphNetwork, cloud: EventCloud, heads: Sequence[str], *, batch_size: int | None = None
+) -> ak.Array:
+    """One record per event, with a field per head.
+
+    Parameters
+    ----------
+    network : GraphNetwork
+        In evaluation mode, on any device.
+    cloud : EventCloud
+        With the features of the network's schema.
+    heads : sequence of str
+        Of ``"classification"`` (a probability per class), ``"multilabel"`` (a number per count and a probability per
+        other label) and ``"embedding"`` (the event vector in front of the output layer).
+    batch_size : int, optional
+        Events per forward pass.
+
+    Returns
+    -------
+    ak.Array
+        NaN for events without objects.
+
+    Raises
+    ------
+    PredictionError
+        If the network does not have such an output.
+    """
+    own = "multilabel" if network.config.labels else "classification"
+    if wrong := [head for head in heads if head not in (own, "embedding")]:
+        msg = f"a graph network trained for {own} has the outputs {own} and embedding; found {wrong[0]}"
+        raise PredictionError(msg)
+    names = network.config.labels or network.schema.classes
+    results: dict[str, npt.NDArray[np.float32]] = {
+        own: np.full((len(cloud), len(names)), np.nan, np.float32),
+        "embedding": np.full((len(cloud), network.config.width), np.nan, np.float32),
+    }
+    device = next(network.parameters()).device
+    for rows, slots in _batches(cloud.n_objects, device.type, batch_size):
+        tensors = (cloud.objects[rows, :slots], cloud.mask[rows, :slots], cloud.event_features[rows])
+        with torch.inference_mode():
+            event = network.encode(*(torch.from_numpy(each).to(device) for each in tensors))
+            results[own][rows] = _values(network, network.output(event)).cpu().numpy()
+        results["embedding"][rows] = event.float().cpu().numpy()
+    fields: dict[str, Any] = {own: by_name(results[own], names)}
+    fields["embedding"] = ak.from_numpy(results["embedding"])
+    return ak.zip({head: fields[head] for head in heads}, depth_limit=1)
+
+
+def _values(network: GraphNetwork, output: torch.Tensor) -> torch.Tensor:
+    if not network.config.labels:
+        return output.float().softmax(dim=1)
+    counts = network.config.counts
+    return torch.cat([output[:, :counts], output[:, counts:].sigmoid()], dim=1).float()
+
+
+def _batches(
+    n_objects: npt.NDArray[np.int64], device_type: str, batch_size: int | None
+) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """Event numbers and slots per forward pass, events of like multiplicity together; events without objects in none."""
+    order = np.argsort(n_objects, kind="stable")
+    order = order[np.searchsorted(n_objects[order], 1) :]
+    most = PAIRS_AT_ONCE["cpu" if device_type == "cpu" else "cuda"]
+    start = 0
+    while start < len(order):
+        slots = int(n_objects[order[start]])
+        size = batch_size or max(16, most // (slots * max(slots - 1, 2)))
+        rows = order[start : start + size]
+        start += len(rows)
+        yield rows, int(n_objects[rows[-1]])
