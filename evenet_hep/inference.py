@@ -48,8 +48,8 @@ OUTPUTS = (
     "assignment",
     "segmentation",
     "invisible",
-    "embedding",
     "multilabel",
+    "embedding",
 )
 # Outputs that are not called like the head they need.
 NEEDS = {"invisible": "invisible_generation", "embedding": None}
