@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import time
 from pathlib import Path
@@ -38,9 +39,10 @@ from evenet_hep.training.graph import (
 PRETRAINING = (
     "dy_ll", "zjet_ll", "wjet_lnu", "qcd_jj", "qcd_bb", "qcd_bb_4j", "st_t", "ttbar_1l", "ttbar_2l", "ww", "wz", "zz"
 )  # fmt: skip
-TASKS = {
-    "X -> YH": ("xyh_500_90", "ttbar_1l"),
-    "H -> aa -> 4b": ("haa4b_m30_4j", "qcd_bb_4j"),
+TASKS: dict[str, tuple[str, str, int]] = {  # signal, background and training events per class
+    "X -> YH, 250": ("xyh_500_90", "ttbar_1l", 250),
+    "X -> YH, 1000": ("xyh_500_90", "ttbar_1l", 1000),
+    "H -> aa -> 4b, 250": ("haa4b_m30_4j", "qcd_bb_4j", 250),
 }
 METHODS = ("from scratch", "multiclass", "multilabel")
 KEPT = 0.5  # share of every file that pretraining may see; the rest is for the tasks
@@ -92,14 +94,15 @@ def pretraining_samples(
     return together(found[0]), together(found[1])
 
 
-def task_samples(processes: dict[str, Events], task: str, size: int) -> tuple[GraphSample, ...]:
+def task_samples(processes: dict[str, Events], task: str) -> tuple[GraphSample, ...]:
     """Training, validation and test events of a task, from the half that pretraining never saw."""
     found: list[list[GraphSample]] = [[], [], []]
-    for k, name in enumerate(TASKS[task]):
+    *names, size = TASKS[task]
+    for k, name in enumerate(names):
         events = processes[name]
         first = int(KEPT * len(events.objects)) if name in PRETRAINING else 0
         edges = (first, first + size, first + size + 250, min(len(events.objects), first + size + 1250))
-        for split, (start, stop) in zip(found, zip(edges[:-1], edges[1:], strict=True), strict=True):
+        for split, (start, stop) in zip(found, itertools.pairwise(edges), strict=True):
             split.append(part(events, start, stop, k))
     return tuple(map(together, found))
 
@@ -168,7 +171,7 @@ def study_task(
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     classes = ("signal", "background")
-    training, validation, test = task_samples(processes, task, args.size)
+    training, validation, test = task_samples(processes, task)
     accuracies: dict[str, list[float]] = {}
     curves: dict[str, list[Any]] = {}
     stages: dict[str, list[dict[str, torch.Tensor]]] = {}
@@ -186,7 +189,7 @@ def study_task(
                 body_ratio=BODY_RATIO if method in bodies else 1.0,
                 seed=10 + seed,
             )
-            name = f"{TASKS[task][0]}-{method.replace(' ', '-')}-{seed}"
+            name = f"{TASKS[task][0]}-{TASKS[task][2]}-{method.replace(' ', '-')}-{seed}"
             model, history = trained(args.out / name, make, (training, validation), config)
             accuracies.setdefault(method, []).append(class_accuracy(outputs_of(model, test), test.target))
             curves.setdefault(method, []).append(history)
@@ -264,17 +267,16 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="folder for networks, table and figure")
-    parser.add_argument("--size", type=int, default=250, help="training events per class in each task")
-    parser.add_argument("--most", type=int, default=1500, help="pretraining events per class")
+    parser.add_argument("--most", type=int, default=3000, help="pretraining events per class")
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--pretraining-epochs", type=int, default=8)
+    parser.add_argument("--pretraining-epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     NanoAODSchema.warn_missing_crossrefs = False
     args.out.mkdir(parents=True, exist_ok=True)
     schema = EventSchema.standard()
-    names = dict.fromkeys([*PRETRAINING, *(name for pair in TASKS.values() for name in pair)])
+    names = dict.fromkeys([*PRETRAINING, *(name for task in TASKS.values() for name in task[:2])])
     processes = {name: read_process(args.data, name, schema, seed=5) for name in names}
     schema = schema.with_statistics(
         statistics_of(pretraining_samples(processes, args.most, labels=False)[0], schema)
