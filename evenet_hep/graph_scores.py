@@ -1,4 +1,4 @@
-"""What a graph network says about clouds, for :class:`~evenet_hep.inference.Predictor`."""
+"""What graph and jet networks say about clouds, for :class:`~evenet_hep.inference.Predictor`."""
 
 from __future__ import annotations
 
@@ -13,19 +13,25 @@ import torch
 from evenet_hep.errors import PredictionError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.model.graph import GraphNetwork
+from evenet_hep.model.jets import JetNetwork
+from evenet_hep.model.packing import rows_at_once
 from evenet_hep.records import by_name
 
 PAIRS_AT_ONCE = {"cpu": 4096, "cuda": 2**20}
 
 
 def score_graphs(
-    network: GraphNetwork, cloud: EventCloud, heads: Sequence[str], *, batch_size: int | None = None
+    network: GraphNetwork | JetNetwork,
+    cloud: EventCloud,
+    heads: Sequence[str],
+    *,
+    batch_size: int | None = None,
 ) -> ak.Array:
     """One record per event, with a field per head.
 
     Parameters
     ----------
-    network : GraphNetwork
+    network : GraphNetwork or JetNetwork
         In evaluation mode, on any device.
     cloud : EventCloud
         With the features of the network's schema.
@@ -45,17 +51,19 @@ def score_graphs(
     PredictionError
         If the network does not have such an output.
     """
-    own = "multilabel" if network.config.labels else "classification"
+    labels = _labels(network)
+    own = "multilabel" if labels else "classification"
     if wrong := [head for head in heads if head not in (own, "embedding")]:
-        msg = f"a graph network trained for {own} has the outputs {own} and embedding; found {wrong[0]}"
+        kind = type(network).__name__
+        msg = f"a {kind} trained for {own} has the outputs {own} and embedding; found {wrong[0]}"
         raise PredictionError(msg)
-    names = network.config.labels or network.schema.classes
+    names = labels or network.schema.classes
     results: dict[str, npt.NDArray[np.float32]] = {
         own: np.full((len(cloud), len(names)), np.nan, np.float32),
         "embedding": np.full((len(cloud), network.config.width), np.nan, np.float32),
     }
     device = next(network.parameters()).device
-    for rows, slots in _batches(cloud.n_objects, device.type, batch_size):
+    for rows, slots in _batches(cloud.n_objects, network, device.type, batch_size):
         tensors = (cloud.objects[rows, :slots], cloud.mask[rows, :slots], cloud.event_features[rows])
         with torch.inference_mode():
             event = network.encode(*(torch.from_numpy(each).to(device) for each in tensors))
@@ -66,24 +74,33 @@ def score_graphs(
     return ak.zip({head: fields[head] for head in heads}, depth_limit=1)
 
 
-def _values(network: GraphNetwork, output: torch.Tensor) -> torch.Tensor:
-    if not network.config.labels:
+def _labels(network: GraphNetwork | JetNetwork) -> tuple[str, ...]:
+    return network.config.labels if isinstance(network, GraphNetwork) else ()
+
+
+def _values(network: GraphNetwork | JetNetwork, output: torch.Tensor) -> torch.Tensor:
+    if not isinstance(network, GraphNetwork) or not network.config.labels:
         return output.float().softmax(dim=1)
     counts = network.config.counts
     return torch.cat([output[:, :counts], output[:, counts:].sigmoid()], dim=1).float()
 
 
 def _batches(
-    n_objects: npt.NDArray[np.int64], device_type: str, batch_size: int | None
+    n_objects: npt.NDArray[np.int64],
+    network: GraphNetwork | JetNetwork,
+    device_type: str,
+    batch_size: int | None,
 ) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-    """Event numbers and slots per forward pass, events of like multiplicity together; events without objects in none."""
+    """Rows and slots per forward pass, like multiplicities together; those without objects in none."""
     order = np.argsort(n_objects, kind="stable")
     order = order[np.searchsorted(n_objects[order], 1) :]
-    most = PAIRS_AT_ONCE["cpu" if device_type == "cpu" else "cuda"]
     start = 0
     while start < len(order):
         slots = int(n_objects[order[start]])
-        size = batch_size or max(16, most // (slots * max(slots - 1, 2)))
-        rows = order[start : start + size]
+        if isinstance(network, GraphNetwork):
+            most = PAIRS_AT_ONCE["cpu" if device_type == "cpu" else "cuda"] // (slots * max(slots - 1, 2))
+        else:
+            most = (rows_at_once(network.config.width) if device_type == "cpu" else 65_536) // slots
+        rows = order[start : start + (batch_size or max(16, most))]
         start += len(rows)
         yield rows, int(n_objects[rows[-1]])

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from evenet_hep.model.evenet import EveNet
     from evenet_hep.model.graph import GraphNetwork
+    from evenet_hep.model.jets import JetNetwork
     from evenet_hep.model.object_encoder import Encoding
     from evenet_hep.topology import Process
 
@@ -54,7 +55,7 @@ OUTPUTS = (
 # Outputs that are not called like the head they need.
 NEEDS = {"invisible": "invisible_generation", "embedding": None}
 
-_NETWORKS: dict[tuple[str, str], EveNet | GraphNetwork] = {}
+_NETWORKS: dict[tuple[str, str], EveNet | GraphNetwork | JetNetwork] = {}
 _LOCK = threading.Lock()
 _LOADS = 0
 
@@ -106,7 +107,8 @@ class Predictor:
     heads : sequence of str
         What to return, of ``"classification"``, ``"regression"``, ``"assignment"``, ``"segmentation"``,
         ``"invisible"`` and ``"embedding"``. A :class:`~evenet_hep.model.graph.GraphNetwork` has
-        ``"classification"`` or ``"multilabel"``, and ``"embedding"``.
+        ``"classification"`` or ``"multilabel"``, and ``"embedding"``; a :class:`~evenet_hep.model.jets.JetNetwork`,
+        which is given clouds of jets (:func:`~evenet_hep.events.jets.cloud_of_jets`), the first and the last.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the GPU where the worker has one.
     batch_size : int, optional
@@ -235,15 +237,15 @@ class Predictor:
                 f"expects {network.schema.object_names + network.schema.event_names}"
             )
             raise PredictionError(msg)
-        from evenet_hep.model.graph import GraphNetwork  # noqa: PLC0415  torch is loaded by now
+        from evenet_hep.model.evenet import EveNet  # noqa: PLC0415  torch is loaded by now
 
-        if isinstance(network, GraphNetwork):
+        if not isinstance(network, EveNet):
             from evenet_hep.graph_scores import score_graphs  # noqa: PLC0415
 
             return score_graphs(network, events, self.heads, batch_size=self.batch_size)
         return self._to_records(self._predict(network, events), events, network)
 
-    def network(self) -> EveNet | GraphNetwork:
+    def network(self) -> EveNet | GraphNetwork | JetNetwork:
         """The network in evaluation mode, read once per process and device."""
         global _LOADS  # noqa: PLW0603  counted, so that tests and users can see that there is one load per process
         device = _device(self.device)
@@ -442,13 +444,17 @@ def checkpoint_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_network(folder: Path) -> EveNet | GraphNetwork:
+def _read_network(folder: Path) -> EveNet | GraphNetwork | JetNetwork:
     """The network of a checkpoint, of whatever kind it is."""
     from evenet_hep.model.checkpoint import read_kind  # noqa: PLC0415  torch takes a second: load it when needed
     from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
     from evenet_hep.model.graph import GraphNetwork  # noqa: PLC0415
+    from evenet_hep.model.jets import JetNetwork  # noqa: PLC0415
 
-    return (GraphNetwork if read_kind(folder) == "graph" else EveNet).from_pretrained(folder)
+    kind = read_kind(folder)
+    if kind == "graph":
+        return GraphNetwork.from_pretrained(folder)
+    return JetNetwork.from_pretrained(folder) if kind == "jets" else EveNet.from_pretrained(folder)
 
 
 def _device(name: str) -> torch.device:

@@ -23,6 +23,7 @@ from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 from evenet_hep.processors.event_scores import select_objects
 
 from evenet_hep import EventCloud, EventSchema
+from evenet_hep.events.kinematic_labels import COUNTS, LABELS, label_kinematics
 from evenet_hep.model.graph import GraphConfig, GraphNetwork
 from evenet_hep.stats.similarity import cka_of_ensembles
 from evenet_hep.training.graph import (
@@ -41,8 +42,8 @@ PRETRAINING = (
 )  # fmt: skip
 TASKS: dict[str, tuple[str, str, int]] = {  # signal, background and training events per class
     "X -> YH, 250": ("xyh_500_90", "ttbar_1l", 250),
-    "X -> YH, 1000": ("xyh_500_90", "ttbar_1l", 1000),
     "H -> aa -> 4b, 250": ("haa4b_m30_4j", "qcd_bb_4j", 250),
+    "X -> YH, 1000": ("xyh_500_90", "ttbar_1l", 1000),
 }
 METHODS = ("from scratch", "multiclass", "multilabel")
 KEPT = 0.5  # share of every file that pretraining may see; the rest is for the tasks
@@ -59,12 +60,10 @@ class Events(NamedTuple):
 
 def read_process(folder: Path, name: str, schema: EventSchema, seed: int) -> Events:
     """Events with at least one object, shuffled, and their 41 labels."""
-    from evenet_hep.events.kinematic_labels import kinematic_labels  # noqa: PLC0415
-
     source = {str(folder / f"{name}.root"): "Events"}
     events = NanoEventsFactory.from_root(source, mode="eager", schemaclass=NanoAODSchema).events()
     cloud = EventCloud.from_awkward(events, schema, collections=select_objects(events))
-    labels = np.asarray(kinematic_labels(events.GenPart), np.float32)
+    labels = np.asarray(label_kinematics(events).values, np.float32)
     order = np.random.default_rng(seed).permutation(np.flatnonzero(cloud.n_objects > 0))
     return Events(*(tensor[order] for tensor in (*cloud.to_torch(), torch.from_numpy(labels))))
 
@@ -150,11 +149,9 @@ def reached(history: list[dict[str, float]], goal: float) -> tuple[float, float]
 
 def study(processes: dict[str, Events], schema: EventSchema, args: argparse.Namespace) -> dict[str, Any]:
     bodies = {}
-    from evenet_hep.events.kinematic_labels import LABELS, N_COUNTS  # noqa: PLC0415
-
     for method, labels in (("multiclass", ()), ("multilabel", LABELS)):
         samples = pretraining_samples(processes, args.most, labels=bool(labels))
-        config = GraphConfig(labels=tuple(labels), counts=N_COUNTS if labels else 0)
+        config = GraphConfig(labels=tuple(labels), counts=len(COUNTS) if labels else 0)
         own = dataclasses.replace(schema, classes=PRETRAINING)
         run = GraphTrainingConfig(epochs=args.pretraining_epochs, seed=1)
         bodies[method], _ = trained(

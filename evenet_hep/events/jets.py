@@ -111,8 +111,11 @@ def cloud_of_jets(jets: ak.Array, constituents: ak.Array, schema: EventSchema) -
         msg = f"the schema must be a jet_schema(); its object features are {', '.join(schema.object_names)}"
         raise InputError(msg)
     if jets.ndim == 2:
-        if constituents.ndim != 3 or not ak.all(ak.num(constituents) == ak.num(jets)):
-            msg = f"constituents must be a list per jet, jets per event as in jets; found {constituents.type.show(stream=None)}"
+        if constituents.ndim != 3 or not ak.array_equal(ak.num(constituents), ak.num(jets)):
+            found = f"{constituents.ndim} axes and {len(constituents)} events"
+            msg = (
+                f"constituents must be a list per jet, with as many jets per event as in jets; found {found}"
+            )
             raise InputError(msg)
         jets, constituents = ak.flatten(jets), ak.flatten(constituents)
     if len(jets) != len(constituents) or constituents.ndim != 2:

@@ -322,7 +322,8 @@ class JetNetwork(nn.Module):
         ConfigError
             If the network has no classifier.
         """
-        return {"classification": self.output(self.encode(constituents, mask, jet_features))}
+        vector = self.encode(constituents, mask, jet_features)
+        return {"classification": self.output(vector)}
 
     def encode(self, constituents: Tensor, mask: Tensor, jet_features: Tensor) -> Tensor:
         """Vectors (B, D) in front of the output layer; arguments as in :meth:`forward`."""
