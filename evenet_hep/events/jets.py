@@ -202,7 +202,7 @@ def nanoaod_constituents(events: ak.Array, collection: str = "FatJet") -> ak.Arr
 def _column(where: str, table: ak.Array, name: str) -> npt.NDArray[np.float64]:
     if name not in ak.fields(table):
         _missing(where, table, name)
-    return ak.to_numpy(table[name]).astype(np.float64)
+    return np.asarray(ak.to_numpy(table[name]), np.float64)
 
 
 def _missing(where: str, table: ak.Array, name: str) -> ak.Array:

@@ -113,8 +113,15 @@ def test_a_step_is_what_it_says(aggregation: str) -> None:
     objects, mask, event_features = (x.double() if x.is_floating_point() else x for x in events([3]))
     step = model.steps[0]
 
-    def run(perceptron: torch.nn.Module, *parts: torch.Tensor) -> torch.Tensor:
-        return perceptron.rest(perceptron.first(torch.cat(parts)))  # type: ignore[operator]
+    def run(name: str, *parts: torch.Tensor) -> torch.Tensor:
+        perceptron = step.get_submodule(name)
+        first, rest = perceptron.get_submodule("first"), perceptron.get_submodule("rest")
+        result: torch.Tensor = rest(first(torch.cat(parts)))
+        return result
+
+    def collect(vectors: list[torch.Tensor]) -> torch.Tensor:
+        total = torch.stack(vectors)
+        return total.mean(dim=0) if aggregation == "mean" else total.sum(dim=0)
 
     with torch.inference_mode():
         pairs = pair_up(mask)
@@ -123,13 +130,12 @@ def test_a_step_is_what_it_says(aggregation: str) -> None:
         ends = [(s, r) for r in range(3) for s in range(3) if s != r]
         u = state.event[0]
         edges = {
-            (s, r): state.edges[k] + run(step.edge, state.edges[k], state.nodes[s], state.nodes[r], u)
+            (s, r): state.edges[k] + run("edge", state.edges[k], state.nodes[s], state.nodes[r], u)
             for k, (s, r) in enumerate(ends)
         }
-        share = (lambda n: 1 / n) if aggregation == "mean" else (lambda n: 1.0)
-        received = [share(2) * sum(edges[s, r] for s in range(3) if s != r) for r in range(3)]
-        nodes = [state.nodes[r] + run(step.node, state.nodes[r], received[r], u) for r in range(3)]
-        event = u + run(step.event, u, share(3) * sum(nodes), share(3) * sum(received))
+        received = [collect([edges[s, r] for s in range(3) if s != r]) for r in range(3)]
+        nodes = [state.nodes[r] + run("node", state.nodes[r], received[r], u) for r in range(3)]
+        event = u + run("event", u, collect(nodes), collect(received))
     torch.testing.assert_close(found.edges, torch.stack([edges[pair] for pair in ends]))
     torch.testing.assert_close(found.nodes, torch.stack(nodes))
     torch.testing.assert_close(found.event[0], event)

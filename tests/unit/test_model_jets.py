@@ -352,9 +352,8 @@ def test_features_of_constituents_by_hand() -> None:
     assert cloud.objects[0, 1, 7:].tolist() == [-1, 1, 0, 0, 0, 0]
     assert cloud.objects[1, 0, 7:].tolist() == [-1, 0, 0, 0, 1, 0]
     assert cloud.objects[1, 0, 3] == pytest.approx(math.log(SMALLEST_REST))
-    np.testing.assert_allclose(
-        cloud.event_features, [[100, 0.5, 10, 2], [50, -1, 0, 1], [30, 0, 5, 0]], rtol=1e-6
-    )
+    features = np.array([[100, 0.5, 10, 2], [50, -1, 0, 1], [30, 0, 5, 0]], np.float32)
+    np.testing.assert_allclose(cloud.event_features, features, rtol=1e-6)
     assert cloud.index["position"][0, :2].tolist() == [1, 0]
 
 
