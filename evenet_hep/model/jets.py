@@ -25,7 +25,6 @@ from evenet_hep.model.layers import (
     Attention,
     Linear,
     attendable,
-    feed_forward,
     read_config,
     require,
     require_probability,
@@ -151,7 +150,9 @@ class TokenLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = feed_forward(width, dropout=config.dropout)
+        self.feed_forward = nn.Sequential(
+            Linear(width, 2 * width), nn.GELU(), nn.Dropout(config.dropout), Linear(2 * width, width)
+        )
         self.feed_forward_scale = nn.Parameter(torch.full((width,), config.layer_scale))
 
     def forward(self, token: Tensor, points: Tensor, allowed: Tensor) -> Tensor:
