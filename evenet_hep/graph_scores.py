@@ -49,13 +49,18 @@ def score_graphs(
     Raises
     ------
     PredictionError
-        If the network does not have such an output.
+        If the network does not have such an output, or reads several jets together.
     """
     labels = _labels(network)
     own = "multilabel" if labels else "classification"
     if wrong := [head for head in heads if head not in (own, "embedding")]:
         kind = type(network).__name__
         msg = f"a {kind} trained for {own} has the outputs {own} and embedding; found {wrong[0]}"
+        raise PredictionError(msg)
+    if isinstance(network, JetNetwork) and network.config.jets != 1:
+        msg = (
+            f"the network reads {network.config.jets} jets together: call it on tensors of shape (B, J, N, F)"
+        )
         raise PredictionError(msg)
     names = labels or network.schema.classes
     results: dict[str, npt.NDArray[np.float32]] = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from evenet_hep import EventSchema, Predictor
-from evenet_hep.errors import CheckpointError, ConfigError, InputError
+from evenet_hep.errors import CheckpointError, ConfigError, InputError, PredictionError
 from evenet_hep.events.jets import (
     CONSTITUENT_FEATURES,
     SMALLEST_REST,
@@ -290,6 +290,11 @@ def test_files_and_predictor(network: JetNetwork, tmp_path: Path) -> None:
         )
     per_event = ak.unflatten(found.classification.top, ak.num(jets))
     assert ak.num(per_event).tolist() == [2, 0, 1]
+    with pytest.raises(PredictionError, match="a JetNetwork trained for classification has the outputs"):
+        Predictor(tmp_path / "jets", heads=("assignment",))(cloud)
+    JetNetwork(dataclasses.replace(SMALL, jets=2), SCHEMA).save_pretrained(tmp_path / "pairs")
+    with pytest.raises(PredictionError, match="the network reads 2 jets together"):
+        Predictor(tmp_path / "pairs")(cloud)
 
 
 def test_bad_configurations_are_named() -> None:
