@@ -101,7 +101,7 @@ class Epoch(NamedTuple):
         Mean over the classes of the share of validation events that are put into the right one; for labels the share
         of yes-or-no labels that are right.
     seconds : float
-        Of all epochs so far, without validation.
+        Of all epochs so far by the clock on the wall, without validation.
     """
 
     loss: float
@@ -166,12 +166,13 @@ def train_graph(
     config = config or GraphTrainingConfig()
     for name, sample in (("training", training), ("validation", validation)):
         _check_targets(model, name, sample)
-    generator = torch.Generator().manual_seed(config.seed)
-    class_weight = None if model.config.labels else balanced_weights(training.target, model.schema.classes)
-    groups = output_groups(model, config.rate, ratio=config.body_ratio, weight_decay=config.weight_decay)
-    optimizer = torch.optim.AdamW(groups)
+    optimizer = torch.optim.AdamW(
+        output_groups(model, config.rate, ratio=config.body_ratio, weight_decay=config.weight_decay)
+    )
     steps = config.epochs * math.ceil(len(training.target) / config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
+    class_weight = None if model.config.labels else balanced_weights(training.target, model.schema.classes)
+    generator = torch.Generator().manual_seed(config.seed)
     history: list[Epoch] = []
     best, weights, seconds = 0, {}, 0.0
     for epoch in range(config.epochs):
@@ -180,15 +181,12 @@ def train_graph(
         model.train()
         for rows in torch.randperm(len(training.target), generator=generator).split(config.batch_size):
             loss = _loss(model, training.take(rows), class_weight)
-            if not torch.isfinite(loss):
+            if not math.isfinite(loss.item()):
                 msg = f"the loss is {loss.item()} in epoch {epoch}; the last finite ones are {history[-3:]}"
                 raise InputError(msg)
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-            optimizer.step()
+            _step(model, optimizer, loss, config.clip)
             schedule.step()
-            total += float(loss.detach()) * len(rows)
+            total += loss.item() * len(rows)
         seconds += time.perf_counter() - start
         history.append(_validate(model, validation, total / len(training.target), seconds))
         if history[-1].validation_loss <= history[best].validation_loss:
@@ -329,6 +327,13 @@ def _loss(model: GraphNetwork, sample: GraphSample, class_weight: Tensor | None)
     if model.config.labels:
         return multilabel_loss(output["multilabel"], sample.target, counts=model.config.counts)
     return classification_loss(output["classification"], sample.target, class_weight=class_weight)
+
+
+def _step(model: GraphNetwork, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
 
 
 def _validate(model: GraphNetwork, sample: GraphSample, loss: float, seconds: float) -> Epoch:

