@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import awkward as ak
 import numpy as np
@@ -20,14 +19,14 @@ from evenet_hep.records import by_name
 PAIRS_AT_ONCE = {"cpu": 4096, "cuda": 2**20}
 
 
-def score_graphs(
+def predict_graphs(
     network: GraphNetwork | JetNetwork,
     cloud: EventCloud,
     heads: Sequence[str],
     *,
     batch_size: int | None = None,
-) -> ak.Array:
-    """One record per event, with a field per head.
+) -> dict[str, npt.NDArray[np.float32]]:
+    """An array per output, with one row per event (or per jet).
 
     Parameters
     ----------
@@ -36,23 +35,23 @@ def score_graphs(
     cloud : EventCloud
         With the features of the network's schema.
     heads : sequence of str
-        Of ``"classification"`` (a probability per class), ``"multilabel"`` (a number per count and a probability per
-        other label) and ``"embedding"`` (the event vector in front of the output layer).
+        Of ``"classification"`` (probabilities, shape (n, C)), ``"multilabel"`` (numbers for the counts and
+        probabilities for the other labels, shape (n, L)) and ``"embedding"`` (the vector in front of the output
+        layer, shape (n, D)).
     batch_size : int, optional
         Events per forward pass.
 
     Returns
     -------
-    ak.Array
-        NaN for events without objects.
+    dict of str to array
+        In the order of ``heads``; NaN for events without objects.
 
     Raises
     ------
     PredictionError
         If the network does not have such an output, or reads several jets together.
     """
-    labels = _labels(network)
-    own = "multilabel" if labels else "classification"
+    own = "multilabel" if _labels(network) else "classification"
     if wrong := [head for head in heads if head not in (own, "embedding")]:
         kind = type(network).__name__
         msg = f"a {kind} trained for {own} has the outputs {own} and embedding; found {wrong[0]}"
@@ -62,21 +61,32 @@ def score_graphs(
             f"the network reads {network.config.jets} jets together: call it on tensors of shape (B, J, N, F)"
         )
         raise PredictionError(msg)
-    names = labels or network.schema.classes
-    results: dict[str, npt.NDArray[np.float32]] = {
-        own: np.full((len(cloud), len(names)), np.nan, np.float32),
-        "embedding": np.full((len(cloud), network.config.width), np.nan, np.float32),
-    }
+    widths = {own: len(_names(network)), "embedding": network.config.width}
+    results = {head: np.full((len(cloud), widths[head]), np.nan, np.float32) for head in heads}
     device = next(network.parameters()).device
     for rows, slots in _batches(cloud.n_objects, network, device.type, batch_size):
         tensors = (cloud.objects[rows, :slots], cloud.mask[rows, :slots], cloud.event_features[rows])
         with torch.inference_mode():
             event = network.encode(*(torch.from_numpy(each).to(device) for each in tensors))
-            results[own][rows] = _values(network, network.output(event)).cpu().numpy()
-        results["embedding"][rows] = event.float().cpu().numpy()
-    fields: dict[str, Any] = {own: by_name(results[own], names)}
-    fields["embedding"] = ak.from_numpy(results["embedding"])
-    return ak.zip({head: fields[head] for head in heads}, depth_limit=1)
+            found = {"embedding": event.float(), own: _values(network, network.output(event))}
+        for head in heads:
+            results[head][rows] = found[head].cpu().numpy()
+    return results
+
+
+def graph_records(
+    network: GraphNetwork | JetNetwork, results: Mapping[str, npt.NDArray[np.float32]]
+) -> ak.Array:
+    """One record per event of what :func:`predict_graphs` gave, with classes and labels by name."""
+    fields = {
+        head: ak.from_numpy(values) if head == "embedding" else by_name(values, _names(network))
+        for head, values in results.items()
+    }
+    return ak.zip(fields, depth_limit=1)
+
+
+def _names(network: GraphNetwork | JetNetwork) -> tuple[str, ...]:
+    return _labels(network) or network.schema.classes
 
 
 def _labels(network: GraphNetwork | JetNetwork) -> tuple[str, ...]:

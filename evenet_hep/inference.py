@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from evenet_hep.model.object_encoder import Encoding
     from evenet_hep.topology import Process
 
+    Network = EveNet | GraphNetwork | JetNetwork
+
 logger = logging.getLogger(__name__)
 
 OUTPUTS = (
@@ -55,7 +57,7 @@ OUTPUTS = (
 # Outputs that are not called like the head they need.
 NEEDS = {"invisible": "invisible_generation", "embedding": None}
 
-_NETWORKS: dict[tuple[str, str], EveNet | GraphNetwork | JetNetwork] = {}
+_NETWORKS: dict[tuple[str, str], Network] = {}
 _LOCK = threading.Lock()
 _LOADS = 0
 
@@ -237,15 +239,9 @@ class Predictor:
                 f"expects {network.schema.object_names + network.schema.event_names}"
             )
             raise PredictionError(msg)
-        from evenet_hep.model.evenet import EveNet  # noqa: PLC0415  torch is loaded by now
-
-        if not isinstance(network, EveNet):
-            from evenet_hep.graph_scores import score_graphs  # noqa: PLC0415
-
-            return score_graphs(network, events, self.heads, batch_size=self.batch_size)
         return self._to_records(self._predict(network, events), events, network)
 
-    def network(self) -> EveNet | GraphNetwork | JetNetwork:
+    def network(self) -> Network:
         """The network in evaluation mode, read once per process and device."""
         global _LOADS  # noqa: PLW0603  counted, so that tests and users can see that there is one load per process
         device = _device(self.device)
@@ -260,9 +256,14 @@ class Predictor:
                 _LOADS += 1
             return _NETWORKS[key]
 
-    def _predict(self, network: EveNet, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
+    def _predict(self, network: Network, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
         import torch  # noqa: PLC0415
 
+        from evenet_hep.graph_scores import predict_graphs  # noqa: PLC0415
+        from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
+
+        if not isinstance(network, EveNet):
+            return predict_graphs(network, cloud, self.heads, batch_size=self.batch_size)
         for head in self.heads:
             if (part := NEEDS.get(head, head)) and getattr(network, part, None) is None:
                 msg = f"the network {self.checkpoint} has no {head} head"
@@ -409,8 +410,13 @@ class Predictor:
             yield rows, int(n_objects[rows[-1]])
 
     def _to_records(
-        self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: EveNet
+        self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: Network
     ) -> ak.Array:
+        from evenet_hep.graph_scores import graph_records  # noqa: PLC0415
+        from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
+
+        if not isinstance(network, EveNet):
+            return graph_records(network, results)
         config, fields = network.config, {}
         for head in self.heads:
             if head == "classification":
@@ -444,7 +450,7 @@ def checkpoint_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_network(folder: Path) -> EveNet | GraphNetwork | JetNetwork:
+def _read_network(folder: Path) -> Network:
     """The network of a checkpoint, of whatever kind it is."""
     from evenet_hep.model.checkpoint import read_kind  # noqa: PLC0415  torch takes a second: load it when needed
     from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
