@@ -155,7 +155,7 @@ def study(processes: dict[str, Events], schema: EventSchema, args: argparse.Name
         bodies[method], _ = trained(
             args.out / f"pretrained-{method}", lambda c=config, s=own: GraphNetwork(c, s), samples, run
         )
-    return {task: study_task(processes, schema, bodies, task, args) for task in TASKS}
+    return {task: study_task(processes, schema, bodies, task, args) for task in args.tasks}
 
 
 def study_task(
@@ -167,7 +167,9 @@ def study_task(
 ) -> dict[str, Any]:
     classes = ("signal", "background")
     training, validation, test = task_samples(processes, task)
-    compared = test.take(torch.arange(0, len(test.target), 4))  # kernels of all pairs of events: a few are enough
+    compared = test.take(
+        torch.arange(0, len(test.target), 4)
+    )  # kernels of all pairs of events: a few are enough
     accuracies: dict[str, list[float]] = {}
     curves: dict[str, list[Any]] = {}
     stages: dict[str, list[dict[str, torch.Tensor]]] = {}
@@ -274,6 +276,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="folder for networks, table and figure")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--most", type=int, default=3000, help="pretraining events per class")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--pretraining-epochs", type=int, default=20)
