@@ -14,48 +14,75 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.errors import ConfigError
+from evenet_hep.model import kernels
+from evenet_hep.model.packed import FEW_ROWS, HAS_AVX512, Packing, packed_for
 
 if TYPE_CHECKING:
     from evenet_hep.model.packing import Rows
 
 Config = TypeVar("Config")
 
-HAS_AVX512 = (
-    torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.backends.mkldnn.is_available()
-)
+
+def runs_kernels(x: Tensor) -> bool:
+    """Whether the compiled kernels can take part: inference in single precision on a processor.
+
+    Everywhere else, in training, export and on other devices, the ordinary operations run; they are what the kernels
+    are tested against.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and x.numel() > 0
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
-class Linear(nn.Linear):
+class Linear(Packing, nn.Linear):
     """``torch.nn.Linear`` that calls oneDNN for inference in single precision, where that is faster.
 
     PyTorch's own matrix kernel on processors makes no use of AVX-512 on some that have it; without AVX-512 the two
-    are equally fast.
+    are equally fast. oneDNN also keeps the weights in an order of its own and applies a GELU while the result is still
+    in the cache.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., D_in) to (..., D_out)."""
-        if torch.compiler.is_compiling() or not self._has_kernel(x):
+        if not (HAS_AVX512 and runs_kernels(x) and self.weight.dtype == x.dtype):
             return F.linear(x, self.weight, self.bias)
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return multiply(x, self._weight(x), self.bias)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """GELU of the result."""
+        if not (HAS_AVX512 and runs_kernels(x) and self.weight.dtype == x.dtype):
+            return F.gelu(self(x))
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight(x), self.bias, "gelu", [], "none")
         return result
 
-    def _has_kernel(self, x: Tensor) -> bool:
-        return (
-            HAS_AVX512
-            and x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.numel() > 0
-            and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-        )
+    def _weight(self, x: Tensor) -> Tensor:
+        if x.numel() < FEW_ROWS * x.shape[-1]:
+            return self.weight
+        weight: Tensor = self.packed("weight", (self.weight,), lambda: packed_for(self.weight))
+        return weight
 
 
-class Attention(nn.Module):
+def multiply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A linear layer with weights from :func:`~evenet_hep.model.packed.packed_for`, or not packed."""
+    if not HAS_AVX512:
+        return F.linear(x, weight, bias)
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
+
+
+class Attention(Packing):
     """Multi-head attention with one fused projection, over the set itself or over a second set.
 
     Parameters
@@ -77,6 +104,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, *, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.width = width
         self.heads = heads
         self.dropout = dropout
         self.project_in = Linear(width, 3 * width)  # query, key, value
@@ -104,6 +132,8 @@ class Attention(nn.Module):
         Tensor, shape of ``query``
         """
         if isinstance(allowed, tuple):  # rows
+            if allowed.starts is not None and runs_kernels(query):
+                return self._attend_rows(query, allowed.starts)
             parts = zip(allowed.split(self.project_in(query)), allowed.groups, strict=True)
             updates = [self._attend(part, group.allowed).flatten(0, 1) for part, group in parts]
             update = updates[0] if len(updates) == 1 else torch.cat(updates)
@@ -116,6 +146,54 @@ class Attention(nn.Module):
             update = self._attend(F.linear(memory, weight[width:], bias[width:]), allowed, q)
         projected: Tensor = self.project_out(update)
         return projected
+
+    def _attend_rows(self, query: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
+        sources = self.project_in.weight, self.project_out.weight
+        weight_in, weight_out = self.packed("by channel", sources, self._packed_by_channel)
+        projected = multiply(query, weight_in, self.bias_by_channel())
+        update = torch.empty_like(query)
+        kernels.attend(projected.numpy(), starts, self.heads, update.numpy())
+        return multiply(update, weight_out, self.project_out.bias)
+
+    def from_outside(self, query: Tensor, memory: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
+        """One update per event for inference on processors: its query (E, D) attends the rows (R, D) of the event."""
+        sources = self.project_in.weight, self.project_out.weight
+        weight_query, weight_memory, weight_out = self.packed("outside", sources, self._packed_in_parts)
+        bias = self.bias_by_channel()
+        query = multiply(query, weight_query, bias[: self.width])
+        memory = multiply(memory, weight_memory, bias[self.width :])
+        update = torch.empty_like(query)
+        kernels.attend_from_outside(query.numpy(), memory.numpy(), starts, self.heads, update.numpy())
+        return multiply(update, weight_out, self.project_out.bias)
+
+    def _packed_in_parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        weight_in, weight_out = self.weights_by_channel()
+        return (
+            packed_for(weight_in[: self.width]),
+            packed_for(weight_in[self.width :]),
+            packed_for(weight_out),
+        )
+
+    def _packed_by_channel(self) -> tuple[Tensor, Tensor]:
+        weight_in, weight_out = self.weights_by_channel()
+        return packed_for(weight_in), packed_for(weight_out)
+
+    def weights_by_channel(self) -> tuple[Tensor, Tensor]:
+        """Both weights for queries, keys and values in the order of :mod:`~evenet_hep.model.kernels`."""
+        order = self._by_channel()
+        return self.project_in.weight.detach()[order], self.project_out.weight.detach()[
+            :, order[: self.width]
+        ]
+
+    def bias_by_channel(self) -> Tensor:
+        """The bias of queries, keys and values in this order."""
+        bias = self.project_in.bias
+        found: Tensor = self.packed("bias", (bias,), lambda: bias.detach()[self._by_channel()])
+        return found
+
+    def _by_channel(self) -> Tensor:
+        order = torch.arange(self.width).view(self.heads, -1).T.flatten()
+        return torch.cat([order, order + self.width, order + 2 * self.width])
 
     def _attend(self, projected: Tensor, allowed: Tensor | None, query: Tensor | None = None) -> Tensor:
         # Queries, keys and values (B, K, 3D), or keys and values (B, K, 2D) for queries (B, Q, D), to (B, Q, D).
@@ -155,12 +233,28 @@ class Gate(nn.Module):
 
     def forward(self, update: Tensor, state: Tensor) -> Tensor:
         """The state after the update; both have shape (..., D)."""
+        if runs_kernels(state) and state.is_contiguous():
+            return self._mixed(update, state)
         update_r, update_z, update_g = self.from_update(update).chunk(3, dim=-1)
         state_r, state_z = self.from_state(state).chunk(2, dim=-1)
         r = torch.sigmoid(update_r + state_r)
         z = torch.sigmoid(update_z + state_z - self.bias)
         h = torch.tanh(update_g + self.from_reset(r * state))
         return state + z * (h - state)
+
+    def _mixed(self, update: Tensor, state: Tensor) -> Tensor:
+        width = state.shape[-1]
+        new, old = self.from_update(update).view(-1, 3 * width), self.from_state(state).view(-1, 2 * width)
+        rows = state.view(-1, width)
+        reset = torch.empty_like(rows)
+        kernels.reset_state(new.numpy(), old.numpy(), rows.numpy(), reset.numpy())
+        reset = self.from_reset(reset)
+        mixed = torch.empty_like(state)
+        bias = self.bias.detach().numpy()
+        kernels.mix_state(
+            new.numpy(), old.numpy(), reset.numpy(), bias, rows.numpy(), mixed.view(-1, width).numpy()
+        )
+        return mixed
 
 
 class GatedBlock(nn.Module):
@@ -209,15 +303,31 @@ class GatedBlock(nn.Module):
         return self._gated(x)
 
     def _gated(self, x: Tensor) -> Tensor:
-        update = self.dropout(F.gelu(self.expand(self.norm(x))))
-        update = self.dropout(F.gelu(self.project(update)))
+        update = self.dropout(self.expand.gelu(self.norm(x)))
+        update = self.dropout(self.project.gelu(update))
         result: Tensor = update if self.gate is None else self.gate(update, self.skip(x))
         return result
 
 
-def feed_forward(width: int, *, dropout: float = 0.0) -> nn.Sequential:
-    """Linear to twice the width, GELU, dropout, linear back."""
-    return nn.Sequential(Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), Linear(2 * width, width))
+class FeedForward(nn.Sequential):
+    """Linear to twice the width, GELU, dropout, linear back.
+
+    Parameters
+    ----------
+    width : int
+        Width D of the vectors.
+    dropout : float
+        Between the linear layers, in training.
+    """
+
+    def __init__(self, width: int, *, dropout: float = 0.0) -> None:
+        super().__init__(Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), Linear(2 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One vector per vector: (..., D) to (..., D)."""
+        expand, _, dropout, project = self
+        result: Tensor = project(dropout(expand.gelu(x)))
+        return result
 
 
 def is_autocast(device: torch.device) -> bool:

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model.layers import Linear, single_precision
+from evenet_hep.model import kernels
+from evenet_hep.model.kernels import FAR
+from evenet_hep.model.layers import Linear, multiply, runs_kernels, single_precision
+from evenet_hep.model.packed import Packing, packed_for
 from evenet_hep.model.packing import Group, Rows
-
-FAR = 999.0  # what the published network adds to the coordinates of padded slots
 
 
 class Neighbours(NamedTuple):
@@ -34,7 +37,7 @@ class Neighbours(NamedTuple):
     is_real: Tensor | None
 
 
-class NeighbourLayer(nn.Module):
+class NeighbourLayer(Packing):
     """Average over the neighbours j of an object i of MLP([x_j - x_i, x_i]) (EdgeConv, arXiv:1801.07829).
 
     The first linear layer of the MLP acts on objects, not on pairs: W [x_j - x_i, x_i] = A x_j + B x_i, with the A
@@ -56,13 +59,33 @@ class NeighbourLayer(nn.Module):
     def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Rows (R, width_out) of rows (R, width_in)."""
         k, rows = neighbours.row.shape
-        pairs = self.neighbour(x).index_select(0, neighbours.row.flatten()).unflatten(0, (k, rows))
-        pairs = F.gelu(pairs.add_(self.own(x)))  # in place: this is the largest tensor of the network
-        pairs = F.gelu(self.project(pairs))  # (K, R, width_out)
+        if runs_kernels(x):
+            pairs = self._pairs(x, neighbours.row)
+        else:
+            pairs = self.neighbour(x).index_select(0, neighbours.row.flatten()).unflatten(0, (k, rows))
+            pairs = F.gelu(pairs.add_(self.own(x)))  # in place: this is the largest tensor of the network
+        pairs = self.project.gelu(pairs)  # (K, R, width_out)
+        if neighbours.is_real is None and runs_kernels(pairs):
+            mean = pairs.new_empty(pairs.shape[1:])
+            kernels.average_pairs(pairs.numpy(), mean.numpy())
+            return mean
         if neighbours.is_real is None:
             return pairs.mean(dim=0, dtype=x.dtype)
         weight = neighbours.is_real.to(x.dtype)[..., None]
         return (pairs * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+
+    def _pairs(self, x: Tensor, row: Tensor) -> Tensor:
+        sources = self.neighbour.weight, self.own.weight, self.own.bias
+        weight, bias = self.packed("both", sources, self._pack)
+        both = multiply(x, weight, bias)
+        pairs = x.new_empty(*row.shape, self.own.out_features)
+        kernels.activate_pairs(both.numpy(), row.contiguous().numpy(), pairs.numpy())
+        return pairs
+
+    def _pack(self) -> tuple[Tensor, Tensor]:
+        """A and B, one above the other, and the bias for both."""
+        weight = torch.cat([self.neighbour.weight, self.own.weight])
+        return packed_for(weight), F.pad(self.own.bias, (self.own.out_features, 0)).detach()
 
 
 class LocalBranch(nn.Module):
@@ -118,6 +141,8 @@ class LocalBranch(nn.Module):
 
     @torch.no_grad()
     def _find(self, coordinates: Tensor, layout: Rows, has_row: bool) -> Neighbours:
+        if layout.starts is not None and runs_kernels(coordinates):
+            return self._nearest(coordinates, layout.starts)
         found = []
         phantom = coordinates[-1] if has_row else None
         for x, group in zip(
@@ -130,6 +155,17 @@ class LocalBranch(nn.Module):
             else:
                 found.append(find_neighbours(x, group.mask, self.neighbours, candidates))
         return _join(found, layout, has_row)
+
+    def _nearest(self, coordinates: Tensor, starts: npt.NDArray[np.int64]) -> Neighbours:
+        slots = np.diff(starts)
+        number = self.neighbours if self.has_phantoms else min(self.neighbours, int(slots.max()) - 1)
+        rows = coordinates.shape[0]
+        phantom = rows - 1 if self.has_phantoms else -1  # without a row for it, no event needs one
+        row = torch.full((number, rows), rows - 1)  # a phantom is its own neighbour
+        kernels.nearest(coordinates.contiguous().numpy(), starts, phantom, row.numpy())
+        if self.has_phantoms or 0 < number < slots.min():
+            return Neighbours(row, None)
+        return Neighbours(row.clamp(min=0), row >= 0)
 
 
 def _join(found: Sequence[Neighbours], layout: Rows, has_row: bool) -> Neighbours:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from evenet_hep.model.layers import (
     Attention,
+    FeedForward,
     Gate,
     GatedBlock,
-    feed_forward,
     is_autocast,
     require,
     require_probability,
@@ -122,7 +122,7 @@ class ObjectEncoder(nn.Module):
         )
         # One more residual layer, shared by all attention layers.
         self.shared_norm = nn.LayerNorm(width)
-        self.shared = feed_forward(width, dropout=config.dropout)
+        self.shared = FeedForward(width, dropout=config.dropout)
 
     def forward(
         self,

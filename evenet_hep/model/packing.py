@@ -10,15 +10,17 @@ few large kernels, all slots of all events are one group with a mask.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from evenet_hep.model.layers import attendable
+from evenet_hep.model.streams import in_streams
 
 
 class Group(NamedTuple):
@@ -61,11 +63,14 @@ class Rows(NamedTuple):
         Slot of each row, counted through all events; None if every slot has a row, in order.
     groups : tuple of Group
         They share out the rows, in order.
+    starts : int array, shape (events + 1,), or None
+        First row of each event, and the number of rows; None where some rows are not real, or may not be attended.
     """
 
     mask: Tensor
     slot: Tensor | None
     groups: tuple[Group, ...]
+    starts: npt.NDArray[np.int64] | None = None
 
     def take(self, x: Tensor) -> Tensor:
         """Rows (R, D) of padded vectors (B, N, D)."""
@@ -80,7 +85,7 @@ class Rows(NamedTuple):
         """Padded vectors (B, N, D) of rows (R, D); zero where nothing is real."""
         if self.slot is None:
             return torch.where(self.mask[..., None], rows.unflatten(0, self.mask.shape), 0.0)
-        filled = rows.new_zeros(self.mask.numel(), rows.shape[1]).index_copy(0, self.slot, rows)
+        filled = rows.new_zeros(self.mask.numel(), rows.shape[1]).index_copy_(0, self.slot, rows)
         padded = filled.unflatten(0, self.mask.shape)
         is_all_real = all(group.mask is None for group in self.groups)
         return padded if is_all_real else torch.where(self.mask[..., None], padded, 0.0)
@@ -102,20 +107,28 @@ class Rows(NamedTuple):
         """
         if self.slot is None or torch.is_grad_enabled():
             return self.put(function(self))
-        pieces = self._pieces(self.slot, rows_at_once(width))
-        return self.put(torch.cat([function(piece) for piece in pieces]))
+        most = rows_at_once(width)
+        if (streams := torch.get_num_threads()) > 1:  # as much to do for each
+            rounds = math.ceil(len(self.slot) / (streams * most))
+            most = math.ceil(len(self.slot) / (streams * rounds)) + self.mask.shape[1]
+        return self.put(torch.cat(in_streams(function, list(self._pieces(self.slot, most)))))
 
     def _pieces(self, slot: Tensor, most: int) -> Iterator[Rows]:
         groups: list[Group] = []
         start = end = 0
-        for group in itertools.chain.from_iterable(_cut(group, most) for group in self.groups):
-            size = group.events * group.slots
-            if groups and end - start + size > most:
-                yield Rows(self.mask, slot[start:end], tuple(groups))
-                groups, start = [], end
-            groups.append(group)
-            end += size
-        yield Rows(self.mask, slot[start:end], tuple(groups))
+        for group in self.groups:
+            begin = 0
+            while begin < group.events:
+                space = (most - (end - start)) // group.slots
+                if space < 1 and groups:
+                    yield _rows(self.mask, slot[start:end], groups)
+                    groups, start = [], end
+                    continue
+                events = min(max(space, 1), group.events - begin)
+                groups.append(_part(group, begin, begin + events))
+                begin += events
+                end += events * group.slots
+        yield _rows(self.mask, slot[start:end], groups)
 
 
 def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor | None = None) -> Rows:
@@ -169,7 +182,15 @@ def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor 
             pairs = of_event[torch.arange(events)[:, None, None], i[:, :, None], i[:, None, :]]
         groups.append(Group(events, slots, real, pairs))
         start = end
-    return Rows(mask, slot, tuple(groups))
+    return _rows(mask, slot, groups)
+
+
+def _rows(mask: Tensor, slot: Tensor, groups: Sequence[Group]) -> Rows:
+    starts = None
+    if all(group.mask is None and group.pairs is None for group in groups):
+        slots = np.repeat([group.slots for group in groups], [group.events for group in groups])
+        starts = np.concatenate([[0], slots.cumsum()])
+    return Rows(mask, slot, tuple(groups), starts)
 
 
 def rows_at_once(width: int) -> int:
@@ -181,11 +202,7 @@ def rows_at_once(width: int) -> int:
     return max(1024, 2**26 // width**2)
 
 
-def _cut(group: Group, most: int) -> Iterator[Group]:
-    # Parts of about equal size.
-    number = math.ceil(group.events / max(1, most // group.slots))
-    step = math.ceil(group.events / number)
-    for start in range(0, group.events, step):
-        mask = None if group.mask is None else group.mask[start : start + step]
-        pairs = None if group.pairs is None else group.pairs[start : start + step]
-        yield Group(min(step, group.events - start), group.slots, mask, pairs)
+def _part(group: Group, start: int, end: int) -> Group:
+    mask = None if group.mask is None else group.mask[start:end]
+    pairs = None if group.pairs is None else group.pairs[start:end]
+    return Group(end - start, group.slots, mask, pairs)

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
+from evenet_hep.model.half import run_half, runs_half
 from evenet_hep.model.layers import (
     Attention,
+    FeedForward,
     Linear,
     drop_path,
-    feed_forward,
     require,
     require_probability,
+    single_precision,
 )
 from evenet_hep.model.neighbours import LocalBranch
+from evenet_hep.model.packed import Packing
 from evenet_hep.model.packing import Rows, arrange
 
 TIME_TERMS = 64  # half of them sines, half cosines
@@ -157,7 +161,7 @@ class Adapter(nn.Module):
         return update
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Packing):
     """Pre-norm attention and feed-forward layer, each with a learnt scale per channel (arXiv:2103.17239).
 
     Parameters
@@ -175,12 +179,15 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(width, heads=config.heads, dropout=config.dropout)
         self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = feed_forward(width, dropout=config.dropout)
+        self.feed_forward = FeedForward(width, dropout=config.dropout)
         self.feed_forward_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.adapter = Adapter(width, config.adapter) if config.adapter else None
 
     def forward(self, x: Tensor, layout: Rows) -> Tensor:
-        """Rows (R, D) of rows (R, D)."""
+        """Rows (R, D) of rows (R, D), in place where it runs in bfloat16."""
+        if runs_half(x, layout):
+            run_half(self, x, layout)
+            return x if self.adapter is None else x + self.adapter(x)
         x = self._add(x, self.attention(self.attention_norm(x), layout), self.attention_scale, layout)
         x = self._add(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_scale, layout)
         return x if self.adapter is None else x + self.adapter(x)
@@ -279,15 +286,22 @@ class PET(nn.Module):
             film = self.film(self.time_embedding(time))[:, None]  # (B, 1, 2D)
             film = film.expand(-1, mask.shape[1], -1) if time_mask is None else film * time_mask[..., None]
 
+        def context(x: Tensor) -> AbstractContextManager[object]:
+            # On processors, neighbours are chosen, and their numbers added, in single precision.
+            is_single = x.device.type == "cpu" and not torch.is_grad_enabled()
+            return single_precision(x.device) if is_single else nullcontext()
+
         def run(rows: Rows) -> Tensor:
             taken = rows.take(dropped)
-            x: Tensor = self.feature_mlp(taken).to(taken.dtype)  # autocast rounds products, never sums
+            with context(taken):
+                x: Tensor = self.feature_mlp(taken).to(taken.dtype)  # autocast rounds products, never sums
             if film is not None:
                 scale, shift = rows.take(film).chunk(2, dim=-1)
                 x = x * (1 + scale) + shift
             if self.local is not None:
-                x = x + self.local(rows.take(seen), self.coordinates, rows)
-            entered = x
+                with context(taken):
+                    x = x + self.local(rows.take(seen), self.coordinates, rows)
+            entered = x.clone() if runs_half(x, rows) else x  # those blocks work in place
             for block in self.blocks:
                 x = block(x, rows)
             return x + entered

@@ -6,6 +6,7 @@ unpacked package ``evenet-core`` (``ref``, or ``EVENET_REFERENCE``). Tests skip 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import math
@@ -56,6 +57,17 @@ def assert_same(ours: Tensor, theirs: Tensor, tolerance: float = TOLERANCE) -> N
     assert ours.shape == theirs.shape
     worst = float((ours - theirs).abs().max() / theirs.abs().max())
     assert worst < tolerance, worst
+
+
+def is_tie(theirs: Tensor, ours: Tensor, exact: Tensor) -> Tensor:
+    """Events (B,) in which the reference takes another neighbour than in double precision; one at most.
+
+    Two neighbours can be equally near within rounding; ours has to decide as in double precision.
+    """
+    assert_same(ours.double(), exact)
+    found = ((theirs - exact).abs() > TOLERANCE * exact.abs().max()).flatten(1).any(dim=1)
+    assert int(found.sum()) <= 1
+    return found
 
 
 # --- recorded numbers -----------------------------------------------------------------------------------------------
@@ -491,20 +503,24 @@ def test_20m_heads_on_clean_events_for_every_number_of_objects(pair: Pair) -> No
             vectors, mask[..., None], condition, one, token, return_type="topology"
         )
         segments = heads.Segmentation(vectors, mask[..., None])
-        found = model.apply_heads(model.encode(objects, mask, event_features), mask)
+        encoding = model.encode(objects, mask, event_features)
+        found = model.apply_heads(encoding, mask)
         few = counts <= 6
         trimmed = model.apply_heads(
             model.encode(objects[few, :6], mask[few, :6], event_features[few]), mask[few, :6]
         )
+        exact = copy.deepcopy(model).double().encode(objects.double(), mask, event_features.double())
+    clear = ~is_tie(vectors, encoding.objects, exact.objects)
     for kind, scores in found.assignment.items():
-        assert_same_where_possible(scores.assignment, places[kind])
-        assert_same(scores.multiplicity, numbers[kind], PROMISED)
+        assert_same_where_possible(scores.assignment[clear], places[kind][clear])
+        assert_same(scores.multiplicity[clear], numbers[kind][clear], PROMISED)
         assert_same_where_possible(trimmed.assignment[kind].assignment, corner(places[kind], few, 6))
     assert set(found.assignment) == set(places)
-    assert_same(found.segmentation[-1].classes, segments["pred_logits"], PROMISED)
-    assert_same(trimmed.segmentation[-1].classes, segments["pred_logits"][few], PROMISED)
-    real = mask[:, None].expand_as(segments["pred_masks"])
-    assert_same(found.segmentation[-1].masks[real], segments["pred_masks"][real], PROMISED)
+    classes, masks = segments["pred_logits"], segments["pred_masks"]
+    assert_same(found.segmentation[-1].classes[clear], classes[clear], PROMISED)
+    assert_same(trimmed.segmentation[-1].classes, classes[few], PROMISED)
+    real = (mask & clear[:, None])[:, None].expand_as(masks)
+    assert_same(found.segmentation[-1].masks[real], masks[real], PROMISED)
 
 
 def test_20m_heads_on_noised_events_for_every_number_of_objects(pair: Pair) -> None:
@@ -550,9 +566,12 @@ def test_20m_network_for_every_number_of_objects(pair: Pair) -> None:
         theirs = reference(
             logged(objects, model.schema.objects), mask, logged(event_features, model.schema.event_features)
         )
-        assert_same(model(objects, mask, event_features)["classification"], theirs)
+        ours = model(objects, mask, event_features)["classification"]
+        exact = copy.deepcopy(model).double()(objects.double(), mask, event_features.double())
+        clear = ~is_tie(theirs, ours, exact["classification"])
+        assert_same(ours[clear], theirs[clear])
         for slots in (1, 2, 3, 4, 6, 7, 10):
-            few = counts <= slots
+            few = (counts <= slots) & clear
             trimmed = model(objects[few, :slots], mask[few, :slots], event_features[few])["classification"]
             worst = float((trimmed - theirs[few]).abs().max() / theirs.abs().max())
             assert worst < TOLERANCE, (slots, worst)

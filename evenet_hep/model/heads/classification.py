@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from evenet_hep.model.heads.branch import EventNorm
 from evenet_hep.model.layers import (
     Attention,
+    FeedForward,
     GatedBlock,
     Linear,
     attendable,
-    feed_forward,
     is_autocast,
     require,
     require_probability,
+    runs_kernels,
     single_precision,
 )
+from evenet_hep.model.packing import arrange
 
 IGNORED = -1  # label of an event without a class
 
@@ -74,7 +76,7 @@ class ClassificationHead(nn.Module):
         self.attention = Attention(width, heads=config.heads, dropout=config.dropout)
         self.update_norm = nn.LayerNorm(width)
         self.token_norm = nn.LayerNorm(width)
-        self.feed_forward = feed_forward(width, dropout=config.dropout)
+        self.feed_forward = FeedForward(width, dropout=config.dropout)
         self.blocks = nn.Sequential(
             *(GatedBlock(width, width, dropout=config.dropout) for _ in range(config.blocks))
         )
@@ -105,11 +107,22 @@ class ClassificationHead(nn.Module):
         return self._classify(objects, mask, event)
 
     def _classify(self, objects: Tensor, mask: Tensor, event: Tensor) -> Tensor:
-        query = event[:, None]  # (B, 1, D)
-        update = self.update_norm(self.attention(query, attendable(mask), self.object_norm(objects)))
-        token = event + self.feed_forward(self.token_norm(update + query))[:, 0]
+        update = self.update_norm(self._ask(objects, mask, event))
+        token = event + self.feed_forward(self.token_norm(update + event))
         logits: Tensor = self.output(self.output_norm(self.blocks(token)))
         return logits
+
+    def _ask(self, objects: Tensor, mask: Tensor, event: Tensor) -> Tensor:
+        layout = arrange(mask) if runs_kernels(objects) else None
+        if layout is None or layout.slot is None or layout.starts is None or not mask.any(dim=1).all():
+            update: Tensor = self.attention(event[:, None], attendable(mask), self.object_norm(objects))
+            return update[:, 0]
+        order = (
+            layout.slot[torch.from_numpy(layout.starts[:-1])] // mask.shape[1]
+        )  # of the events of the layout
+        rows = self.object_norm(layout.take(objects))
+        found = self.attention.from_outside(event.index_select(0, order), rows, layout.starts)
+        return torch.empty_like(found).index_copy_(0, order, found)
 
 
 def classification_loss(
