@@ -452,3 +452,17 @@ def test_fat_jets_of_a_real_file(shared_data: Path) -> None:
     assert len(cloud) == 64
     assert (cloud.objects[cloud.mask][:, 6] < 1.0).all()  # anti-kT with R = 0.8
     assert cloud.objects[cloud.mask][:, 8:].sum(axis=1).min() == 1
+
+
+def test_long_jets_take_the_ordinary_attention(network: JetNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled kernel of short events is four times slower than PyTorch's for 128 constituents."""
+    from evenet_hep.model import kernels  # noqa: PLC0415
+
+    calls: list[int] = []
+    attend = kernels.attend
+    monkeypatch.setattr(kernels, "attend", lambda *arrays: (calls.append(1), attend(*arrays)))
+    with torch.inference_mode():
+        network(*jets_of([40, 12], slots=40))
+        assert not calls
+        network(*jets_of([7, 12]))
+        assert calls
