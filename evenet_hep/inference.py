@@ -36,16 +36,28 @@ if TYPE_CHECKING:
     import torch
 
     from evenet_hep.model.evenet import EveNet
+    from evenet_hep.model.graph import GraphNetwork
+    from evenet_hep.model.jets import JetNetwork
     from evenet_hep.model.object_encoder import Encoding
     from evenet_hep.topology import Process
 
+    Network = EveNet | GraphNetwork | JetNetwork
+
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("classification", "regression", "assignment", "segmentation", "invisible", "embedding")
+OUTPUTS = (
+    "classification",
+    "regression",
+    "assignment",
+    "segmentation",
+    "invisible",
+    "multilabel",
+    "embedding",
+)
 # Outputs that are not called like the head they need.
 NEEDS = {"invisible": "invisible_generation", "embedding": None}
 
-_NETWORKS: dict[tuple[str, str], EveNet] = {}
+_NETWORKS: dict[tuple[str, str], Network] = {}
 _LOCK = threading.Lock()
 _LOADS = 0
 
@@ -96,7 +108,9 @@ class Predictor:
         that comes with the package.
     heads : sequence of str
         What to return, of ``"classification"``, ``"regression"``, ``"assignment"``, ``"segmentation"``,
-        ``"invisible"`` and ``"embedding"``.
+        ``"invisible"`` and ``"embedding"``. A :class:`~evenet_hep.model.graph.GraphNetwork` has
+        ``"classification"`` or ``"multilabel"``, and ``"embedding"``; a :class:`~evenet_hep.model.jets.JetNetwork`,
+        which is given clouds of jets (:func:`~evenet_hep.events.jets.cloud_of_jets`), the first and the last.
     device : str
         ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the GPU where the worker has one.
     batch_size : int, optional
@@ -198,8 +212,9 @@ class Predictor:
             name), ``regression`` (a value per target), ``assignment`` (see
             :func:`~evenet_hep.records.resonance_records`), ``segmentation`` (see
             :func:`~evenet_hep.records.segment_records`), ``invisible`` (see
-            :func:`~evenet_hep.records.invisible_records`) and ``embedding`` (a vector). NaN, probability 0, or no
-            segments for events without objects; no events give an array of length 0 and of the same type.
+            :func:`~evenet_hep.records.invisible_records`), ``embedding`` (a vector) and ``multilabel`` (a number per
+            label). NaN, probability 0, or no segments for events without objects; no events give an array of length 0
+            and of the same type.
 
         Raises
         ------
@@ -226,7 +241,7 @@ class Predictor:
             raise PredictionError(msg)
         return self._to_records(self._predict(network, events), events, network)
 
-    def network(self) -> EveNet:
+    def network(self) -> Network:
         """The network in evaluation mode, read once per process and device."""
         global _LOADS  # noqa: PLW0603  counted, so that tests and users can see that there is one load per process
         device = _device(self.device)
@@ -236,18 +251,21 @@ class Predictor:
                 if checkpoint_digest(self.checkpoint) != self._digest:
                     msg = f"the checkpoint {self.checkpoint} has changed since this Predictor was made; make it again"
                     raise PredictionError(msg)
-                from evenet_hep.model.evenet import EveNet  # noqa: PLC0415  torch takes a second: load it when needed
-
                 logger.info("reading the network %s for %s", self.checkpoint, device)
-                _NETWORKS[key] = EveNet.from_pretrained(self.checkpoint).to(device).eval()
+                _NETWORKS[key] = _read_network(self.checkpoint).to(device).eval()
                 _LOADS += 1
             return _NETWORKS[key]
 
-    def _predict(self, network: EveNet, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
+    def _predict(self, network: Network, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
         import torch  # noqa: PLC0415
 
+        from evenet_hep.graph_scores import predict_graphs  # noqa: PLC0415
+        from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
+
+        if not isinstance(network, EveNet):
+            return predict_graphs(network, cloud, self.heads, batch_size=self.batch_size)
         for head in self.heads:
-            if (part := NEEDS.get(head, head)) and getattr(network, part) is None:
+            if (part := NEEDS.get(head, head)) and getattr(network, part, None) is None:
                 msg = f"the network {self.checkpoint} has no {head} head"
                 raise PredictionError(msg)
         process = self._process(network)
@@ -392,8 +410,13 @@ class Predictor:
             yield rows, int(n_objects[rows[-1]])
 
     def _to_records(
-        self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: EveNet
+        self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: Network
     ) -> ak.Array:
+        from evenet_hep.graph_scores import graph_records  # noqa: PLC0415
+        from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
+
+        if not isinstance(network, EveNet):
+            return graph_records(network, results)
         config, fields = network.config, {}
         for head in self.heads:
             if head == "classification":
@@ -425,6 +448,19 @@ def checkpoint_digest(folder: Path) -> str:
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def _read_network(folder: Path) -> Network:
+    """The network of a checkpoint, of whatever kind it is."""
+    from evenet_hep.model.checkpoint import read_kind  # noqa: PLC0415  torch takes a second: load it when needed
+    from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
+    from evenet_hep.model.graph import GraphNetwork  # noqa: PLC0415
+    from evenet_hep.model.jets import JetNetwork  # noqa: PLC0415
+
+    kind = read_kind(folder)
+    if kind == "graph":
+        return GraphNetwork.from_pretrained(folder)
+    return JetNetwork.from_pretrained(folder) if kind == "jets" else EveNet.from_pretrained(folder)
 
 
 def _device(name: str) -> torch.device:

@@ -23,6 +23,8 @@ from evenet_hep.schema import EventSchema
 
 WEIGHTS, CONFIG, SCHEMA, CARD = "model.safetensors", "config.json", "schema.json", "README.md"
 FORMAT = 1  # of the folder; raised when an old one would be read wrongly
+EVENET = "evenet"  # the kind of network that a folder holds if it names none
+CLASSES = {EVENET: "EveNet", "graph": "GraphNetwork", "jets": "JetNetwork"}  # which class opens which kind
 
 
 class Checkpoint(NamedTuple):
@@ -36,11 +38,14 @@ class Checkpoint(NamedTuple):
         The network configuration as plain dictionaries.
     schema : EventSchema
         Features, transforms and classes.
+    kind : str
+        Which network it is, a key of ``CLASSES``.
     """
 
     weights: dict[str, Tensor]
     config: dict[str, Any]
     schema: EventSchema
+    kind: str = EVENET
 
 
 def write_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, card: str | None = None) -> None:
@@ -69,7 +74,8 @@ def write_checkpoint(folder: str | Path, checkpoint: Checkpoint, *, card: str | 
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
         # Written like the other files: safetensors' own writer makes a file that only its owner may read.
         (fresh / WEIGHTS).write_bytes(safetensors.torch.save(weights, metadata={"format": "pt"}))
-        config = {"format": FORMAT, **checkpoint.config}
+        kind = {} if checkpoint.kind == EVENET else {"kind": checkpoint.kind}
+        config = {"format": FORMAT, **kind, **checkpoint.config}
         (fresh / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
         (fresh / SCHEMA).write_text(checkpoint.schema.to_json() + "\n", encoding="utf-8")
         if card is not None:
@@ -103,18 +109,20 @@ def _swap(fresh: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def read_checkpoint(folder: str | Path) -> Checkpoint:
+def read_checkpoint(folder: str | Path, *, kind: str = EVENET) -> Checkpoint:
     """The contents of a folder, weights on the CPU.
 
     Parameters
     ----------
     folder : path
         As written by :func:`write_checkpoint`.
+    kind : str
+        Which network it has to hold.
 
     Raises
     ------
     CheckpointError
-        If the folder or a file in it is missing or damaged.
+        If the folder or a file in it is missing or damaged, or if it holds another kind of network.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -124,6 +132,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
         msg = f"{folder} is not a checkpoint: it lacks {', '.join(missing)}"
         raise CheckpointError(msg)
     config = _read_config(folder / CONFIG)
+    if (found := config.pop("kind", EVENET)) != kind:
+        opener = f"{CLASSES[found]} opens it" if found in CLASSES else f"known are {', '.join(CLASSES)}"
+        msg = (
+            f"{folder} holds a network of kind {found!r}, not {kind!r}, which {CLASSES[kind]} opens; {opener}"
+        )
+        raise CheckpointError(msg)
     try:
         schema = EventSchema.from_file(folder / SCHEMA)
     except SchemaError as error:
@@ -133,7 +147,23 @@ def read_checkpoint(folder: str | Path) -> Checkpoint:
     except (safetensors.SafetensorError, OSError) as error:
         msg = f"cannot read the weights {folder / WEIGHTS}: {error}"
         raise CheckpointError(msg) from error
-    return Checkpoint(weights, config, schema)
+    return Checkpoint(weights, config, schema, kind)
+
+
+def read_kind(folder: str | Path) -> str:
+    """Which network a folder holds: ``"evenet"``, ``"graph"`` or ``"jets"``.
+
+    Raises
+    ------
+    CheckpointError
+        If its configuration is missing or damaged, or names a kind that is not known here.
+    """
+    path = Path(folder).expanduser() / CONFIG
+    found = _read_config(path).get("kind", EVENET)
+    if found not in CLASSES:
+        msg = f"{path}: kind must be one of {', '.join(CLASSES)}; found {found!r}"
+        raise CheckpointError(msg)
+    return str(found)
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -197,6 +227,7 @@ def _check_schema(
             "event_embedding.0.norm.weight",
             0,
         ): f"columns for the event features {', '.join(schema.event_names)}",
+        ("output.weight", 0): "outputs for its labels or classes",
         ("classification.output.weight", 0): f"classes, {', '.join(schema.classes)}",
     }
     for (name, axis), what in follows.items():

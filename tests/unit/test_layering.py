@@ -63,6 +63,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"awkward", "torch", "lightning", "pyarrow"},
         {"training", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
     ),
+    "graph_scores": (
+        {"awkward", "torch", "uproot", "pyarrow"},
+        {"graph_scores", "records", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
+    ),
     "inference": (
         {"awkward", "torch", "uproot", "pyarrow"},
         {"inference", "records", "events", "model", "schema", "topology", "errors", "kinematics", "share"},

@@ -1,0 +1,383 @@
+"""Training of the graph network: one loop for pretraining, training from scratch and fine-tuning, and ensembles.
+
+>>> import torch
+>>> from evenet_hep import EventSchema
+>>> from evenet_hep.model.graph import GraphConfig, GraphNetwork
+>>> schema = EventSchema.standard(classes=("a", "b", "c"))
+>>> pretrained = GraphNetwork(GraphConfig(width=8, hidden=8), schema)
+>>> model = replace_output(pretrained, classes=("signal", "background"))
+>>> sorted({(group["name"], group["lr"]) for group in output_groups(model, rate=1e-3)})
+[('body', 0.0001), ('output', 0.001)]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from evenet_hep.errors import ConfigError, InputError
+from evenet_hep.model.graph import GraphNetwork, multilabel_loss
+from evenet_hep.model.heads.classification import classification_loss
+from evenet_hep.model.layers import require
+
+BODY_RATIO = 10.0  # learning rate of a new output layer over that of the pretrained body
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphTrainingConfig:
+    """How a graph network is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training events.
+    batch_size : int
+        Events per step.
+    rate : float
+        Largest learning rate of AdamW: it rises over the first tenth of the steps and falls as a cosine.
+    body_ratio : float
+        Learning rate of the output layer over that of everything else; 10 for fine-tuning, 1 to train alike.
+    weight_decay : float
+        Of all weights but biases and normalisations.
+    clip : float
+        Largest norm of the gradient.
+    seed : int
+        Of the order of the events.
+    """
+
+    epochs: int = 20
+    batch_size: int = 256
+    rate: float = 1e-3
+    body_ratio: float = 1.0
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        for name in ("rate", "body_ratio", "clip"):
+            require(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
+
+
+class GraphSample(NamedTuple):
+    """Events with their targets.
+
+    Attributes
+    ----------
+    objects, mask, event_features : Tensor
+        As in :meth:`~evenet_hep.events.cloud.EventCloud.to_torch`.
+    target : Tensor
+        Classes, int64 of shape (n,), or labels, float of shape (n, L).
+    """
+
+    objects: Tensor
+    mask: Tensor
+    event_features: Tensor
+    target: Tensor
+
+    def take(self, rows: Tensor) -> GraphSample:
+        """Some of the events, trimmed to the largest number of objects among them."""
+        part = GraphSample(*(tensor[rows] for tensor in self))
+        slots = max(1, int(part.mask.sum(dim=1).max())) if len(part.target) else 1
+        return part._replace(objects=part.objects[:, :slots], mask=part.mask[:, :slots])
+
+
+class Epoch(NamedTuple):
+    """One pass over the training events.
+
+    Attributes
+    ----------
+    loss, validation_loss : float
+        Mean over the training events, while they were learnt, and over the validation events.
+    accuracy : float
+        Mean over the classes of the share of validation events that are put into the right one; for labels the share
+        of yes-or-no labels that are right.
+    seconds : float
+        Of all epochs so far by the clock on the wall, without validation.
+    """
+
+    loss: float
+    validation_loss: float
+    accuracy: float
+    seconds: float
+
+
+class GraphTraining(NamedTuple):
+    """A trained network and how it got there.
+
+    Attributes
+    ----------
+    model : GraphNetwork
+        With the weights of the best epoch, in evaluation mode.
+    history : tuple of Epoch
+        One entry per epoch.
+    best : int
+        The epoch with the smallest validation loss.
+    """
+
+    model: GraphNetwork
+    history: tuple[Epoch, ...]
+    best: int
+
+
+def _silent(epoch: int, result: Epoch) -> None:
+    """Show no progress."""
+
+
+def train_graph(
+    model: GraphNetwork,
+    training: GraphSample,
+    validation: GraphSample,
+    config: GraphTrainingConfig | None = None,
+    *,
+    progress: Callable[[int, Epoch], None] = _silent,
+) -> GraphTraining:
+    """Train a graph network, classes with equal weight, and keep the epoch with the smallest validation loss.
+
+    Parameters
+    ----------
+    model : GraphNetwork
+        Trained in place, on the device it is on.
+    training, validation : GraphSample
+        Events; an event without a class has -1.
+    config : GraphTrainingConfig, optional
+        How.
+    progress : callable
+        Called with the number of the epoch and its result.
+
+    Returns
+    -------
+    GraphTraining
+        With one thread, the same events, weights and seed give the same result.
+
+    Raises
+    ------
+    InputError
+        For a sample without events, targets that do not fit the network, or a loss that is not finite.
+    """
+    config = config or GraphTrainingConfig()
+    for name, sample in (("training", training), ("validation", validation)):
+        _check_targets(model, name, sample)
+    optimizer = torch.optim.AdamW(
+        output_groups(model, config.rate, ratio=config.body_ratio, weight_decay=config.weight_decay)
+    )
+    steps = config.epochs * math.ceil(len(training.target) / config.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
+    class_weight = None if model.config.labels else balanced_weights(training.target, model.schema.classes)
+    generator = torch.Generator().manual_seed(config.seed)
+    history: list[Epoch] = []
+    best, weights, seconds = 0, {}, 0.0
+    for epoch in range(config.epochs):
+        start = time.perf_counter()
+        total = 0.0
+        model.train()
+        for rows in torch.randperm(len(training.target), generator=generator).split(config.batch_size):
+            loss = _loss(model, training.take(rows), class_weight)
+            if not math.isfinite(loss.item()):
+                msg = f"the loss is {loss.item()} in epoch {epoch}; the last finite ones are {history[-3:]}"
+                raise InputError(msg)
+            _step(model, optimizer, loss, config.clip)
+            schedule.step()
+            total += loss.item() * len(rows)
+        seconds += time.perf_counter() - start
+        history.append(_validate(model, validation, total / len(training.target), seconds))
+        if history[-1].validation_loss <= history[best].validation_loss:
+            best = epoch
+            weights = {name: value.clone() for name, value in model.state_dict().items()}
+        progress(epoch, history[-1])
+    model.load_state_dict(weights)
+    return GraphTraining(model.eval(), tuple(history), best)
+
+
+def train_ensemble(
+    make: Callable[[int], GraphNetwork],
+    training: GraphSample,
+    validation: GraphSample,
+    config: GraphTrainingConfig | None = None,
+    *,
+    members: int = 5,
+    progress: Callable[[int, Epoch], None] = _silent,
+) -> list[GraphTraining]:
+    """Several networks that differ in their seed alone, as in arXiv:2412.10665.
+
+    Parameters
+    ----------
+    make : callable
+        The network of each member, from its number; PyTorch's random numbers are seeded with ``config.seed`` plus
+        that number before it is called.
+    training, validation, config, progress
+        As in :func:`train_graph`.
+    members : int
+        Number of networks.
+    """
+    config = config or GraphTrainingConfig()
+    found = []
+    for member in range(members):
+        seed = config.seed + member
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = make(member)
+        run = dataclasses.replace(config, seed=seed)
+        found.append(train_graph(model, training, validation, run, progress=progress))
+    return found
+
+
+def ensemble_probabilities(models: Sequence[GraphNetwork], sample: GraphSample) -> Tensor:
+    """Mean over the members of an ensemble of the class probabilities, shape (n, C)."""
+    if not models:
+        msg = "an ensemble needs at least one network; found none"
+        raise InputError(msg)
+    return torch.stack([outputs_of(model, sample).softmax(dim=1) for model in models]).mean(dim=0)
+
+
+@torch.inference_mode()
+def outputs_of(model: GraphNetwork, sample: GraphSample, *, batch_size: int = 512) -> Tensor:
+    """Logits of the classes or values of the labels, shape (n, C or L), in evaluation mode."""
+    model.eval()
+    numbers = torch.arange(len(sample.target))
+    found = [next(iter(model(*sample.take(rows)[:3]).values())) for rows in numbers.split(batch_size)]
+    return torch.cat(found)
+
+
+@torch.inference_mode()
+def stages_of(model: GraphNetwork, sample: GraphSample, *, batch_size: int = 512) -> dict[str, Tensor]:
+    """Event vectors of every stage of the network, for :func:`~evenet_hep.stats.similarity.cka`."""
+    model.eval()
+    numbers = torch.arange(len(sample.target))
+    found = [model.stages(*sample.take(rows)[:3]) for rows in numbers.split(batch_size)]
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def replace_output(
+    model: GraphNetwork, *, classes: Sequence[str] | None = None, labels: Sequence[str] = (), counts: int = 0
+) -> GraphNetwork:
+    """The same body with a new output layer.
+
+    Parameters
+    ----------
+    model : GraphNetwork
+        Left as it is.
+    classes : sequence of str, optional
+        Names of the new classes; those of the network by default.
+    labels, counts
+        As in :class:`~evenet_hep.model.graph.GraphConfig`, to train for labels instead of classes.
+    """
+    schema = model.schema if classes is None else dataclasses.replace(model.schema, classes=tuple(classes))
+    config = dataclasses.replace(model.config, labels=tuple(labels), counts=counts)
+    new = GraphNetwork(config, schema).to(next(model.parameters()).device)
+    body = {name: value.clone() for name, value in model.state_dict().items() if not _is_output(name)}
+    new.load_state_dict({**new.state_dict(), **body})
+    return new
+
+
+def output_groups(
+    model: GraphNetwork, rate: float, *, ratio: float = BODY_RATIO, weight_decay: float = 0.01
+) -> list[dict[str, Any]]:
+    """Parameter groups for an optimiser: the output layer learns at ``rate`` and the body at ``rate / ratio``.
+
+    Biases and normalisations have no weight decay, and groups of their own.
+    """
+    if not rate > 0 or not ratio > 0:
+        msg = f"rate and ratio must be positive; found {rate} and {ratio}"
+        raise ConfigError(msg)
+    groups: dict[tuple[str, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        part = "output" if _is_output(name) else "body"
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        group = groups.setdefault(
+            (part, decay),
+            {
+                "params": [],
+                "lr": rate if part == "output" else rate / ratio,
+                "weight_decay": decay,
+                "name": part,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def balanced_weights(target: Tensor, classes: Sequence[str]) -> Tensor:
+    """Weight of each class that makes all of them count the same; 0 for a class without events.
+
+    Examples
+    --------
+    >>> balanced_weights(torch.tensor([0, 0, 0, 1]), ("a", "b"))
+    tensor([0.6667, 2.0000])
+    """
+    counts = torch.bincount(target[target >= 0], minlength=len(classes)).float()
+    present = (counts > 0).sum()
+    return torch.where(counts > 0, counts.sum() / (present * counts.clamp(min=1)), 0.0)
+
+
+def _is_output(name: str) -> bool:
+    return name.startswith("output.")
+
+
+def _loss(model: GraphNetwork, sample: GraphSample, class_weight: Tensor | None) -> Tensor:
+    output = model(*sample[:3])
+    if model.config.labels:
+        return multilabel_loss(output["multilabel"], sample.target, counts=model.config.counts)
+    return classification_loss(output["classification"], sample.target, class_weight=class_weight)
+
+
+def _step(model: GraphNetwork, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+
+
+def _validate(model: GraphNetwork, sample: GraphSample, loss: float, seconds: float) -> Epoch:
+    output = outputs_of(model, sample)
+    counts, target = model.config.counts, sample.target
+    if model.config.labels:
+        found = float(multilabel_loss(output, target, counts=counts))
+        right = ((output[:, counts:] > 0) == (target[:, counts:] > 0.5)).float()
+        return Epoch(loss, found, float(right.mean()), seconds)
+    weight = balanced_weights(target, model.schema.classes)
+    found = float(classification_loss(output, target, class_weight=weight))
+    return Epoch(loss, found, class_accuracy(output, target), seconds)
+
+
+def class_accuracy(output: Tensor, target: Tensor) -> float:
+    """Mean over the classes of the share of their events whose largest output is the right one."""
+    right = (output.argmax(dim=1) == target).float()
+    return float(torch.stack([right[target == k].mean() for k in target.unique() if k >= 0]).mean())
+
+
+def _ramp(step: int, steps: int) -> float:
+    rise = max(1, steps // 10)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _check_targets(model: GraphNetwork, name: str, sample: GraphSample) -> None:
+    labels, target = model.config.labels, sample.target
+    if not len(target):
+        msg = f"the {name} sample has no events"
+        raise InputError(msg)
+    if labels and target.shape != (len(sample.mask), len(labels)):
+        msg = (
+            f"{name} targets must have shape ({len(sample.mask)}, {len(labels)}); found {tuple(target.shape)}"
+        )
+        raise InputError(msg)
+    if labels:
+        return
+    number = len(model.schema.classes)
+    is_right = target.ndim == 1 and target.dtype == torch.int64 and int(target.min()) >= -1
+    if not is_right or int(target.max()) >= number:
+        found = (
+            f"{target.dtype} of shape {tuple(target.shape)}, {target.min().item()} to {target.max().item()}"
+        )
+        msg = f"{name} targets must be int64 classes from -1 to {number - 1}, one per event; found {found}"
+        raise InputError(msg)
