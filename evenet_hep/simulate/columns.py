@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,8 @@ import numpy.typing as npt
 Columns = dict[str, npt.NDArray[Any]]
 
 
-class Collection(NamedTuple):
+@dataclass(frozen=True)
+class Collection:
     """Objects of one kind in many events.
 
     Parameters
@@ -31,8 +33,8 @@ class Collection(NamedTuple):
     counts: npt.NDArray[np.int64]
     columns: Columns
 
-    def __getitem__(self, name: Any) -> Any:
-        return self.columns[name] if isinstance(name, str) else tuple.__getitem__(self, name)
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        return self.columns[name]
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:

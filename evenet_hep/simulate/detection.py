@@ -138,11 +138,9 @@ def _shift_outside_jets(
     """Measured minus true momentum of leptons that are in no jet, shape (2, n_events), GeV."""
     shift = np.zeros((2, particles.n_events))
     for seen in leptons:
-        index = seen.index
-        counts = np.bincount(particles.event[index], minlength=particles.n_events)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        index = seen.particle
         nearest = nearest_within(
-            offsets, particles.eta[index], particles.phi[index],
+            particles.offsets_of(index), particles.eta[index], particles.phi[index],
             jets.offsets, jets["eta"], jets["phi"], card.jets.radius,
         )  # fmt: skip
         outside = np.where(nearest < 0, seen.scale - 1.0, 0.0)

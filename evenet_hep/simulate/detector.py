@@ -280,7 +280,8 @@ class DetectorCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, as in the YAML file."""
-        return _plain(dataclasses.asdict(self))
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
 
     def to_yaml(self) -> str:
         """The card as the text of a YAML file."""

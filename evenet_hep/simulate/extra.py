@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from types import ModuleType
 
 from evenet_hep.errors import ConfigError
 
-_MISSING = 'evenet-hep simulate needs {name}, which is not installed; install the extra: pip install "evenet-hep[sim]"'
-
 
 def import_pythia() -> ModuleType:
     """The module ``pythia8mc``; a ConfigError that names the extra if it is missing."""
-    try:
-        import pythia8mc  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(_MISSING.format(name="pythia8mc")) from error
-    return pythia8mc
+    return _import("pythia8mc")
 
 
 def import_fastjet() -> ModuleType:
     """The module ``fastjet``; a ConfigError that names the extra if it is missing."""
-    try:
-        import fastjet  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(_MISSING.format(name="fastjet")) from error
+    fastjet = _import("fastjet")
     with contextlib.suppress(
         AttributeError
     ):  # its banner would tear the progress bar; the guide says what to cite
         fastjet._swig.ClusterSequence.set_fastjet_banner_stream(None)
     return fastjet
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        msg = f'simulation needs {name}, which is not installed; install the extra: pip install "evenet-hep[sim]"'
+        raise ConfigError(msg) from error

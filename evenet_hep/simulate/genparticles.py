@@ -39,7 +39,8 @@ def choose_particles(particles: Particles, flags: npt.NDArray[np.int32]) -> npt.
     code = np.abs(particles.pdg_id)
 
     def has(bits: int) -> npt.NDArray[np.bool_]:
-        return (flags & bits) == bits
+        present: npt.NDArray[np.bool_] = (flags & bits) == bits
+        return present
 
     ends = has(IS_FIRST_COPY) | has(IS_LAST_COPY)
     is_lepton = np.isin(code, (11, 13))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evenet_hep.kinematics.angles import delta_phi
-from evenet_hep.simulate.columns import Collection
+from evenet_hep.simulate.columns import Collection, Columns
 from evenet_hep.simulate.detector import BTagCard, DetectorCard, JetCard
 from evenet_hep.simulate.extra import import_fastjet
 from evenet_hep.simulate.leptons import SeenLeptons
@@ -65,7 +65,7 @@ def cluster_jets(particles: Particles, flags: npt.NDArray[np.int32], card: JetCa
     """
     fastjet = import_fastjet()
     visible = particles.is_visible
-    counts = np.bincount(particles.event[visible], minlength=particles.n_events)
+    counts = np.diff(particles.offsets_of(visible))
     momenta = {
         name: ak.unflatten(values[visible], counts)
         for name, values in zip(
@@ -86,7 +86,7 @@ def cluster_jets(particles: Particles, flags: npt.NDArray[np.int32], card: JetCa
     return jets
 
 
-def _directions(px: FloatArray, py: FloatArray, pz: FloatArray, energy: FloatArray) -> dict[str, FloatArray]:
+def _directions(px: FloatArray, py: FloatArray, pz: FloatArray, energy: FloatArray) -> Columns:
     pt = np.hypot(px, py)
     mass = np.sqrt(np.maximum(energy**2 - pt**2 - pz**2, 0.0))
     return {"pt": pt, "eta": np.arcsinh(pz / np.maximum(pt, 1e-9)), "phi": np.arctan2(py, px), "mass": mass}
@@ -100,7 +100,7 @@ def _hadron_flavour(
     for bit, value in ((IS_LAST_C_HADRON, 4), (IS_LAST_B_HADRON, 5)):
         index = np.flatnonzero(((flags & bit) > 0) & (particles.pt > MIN_HADRON_PT))
         nearest = nearest_within(
-            _offsets(particles, index), particles.eta[index], particles.phi[index],
+            particles.offsets_of(index), particles.eta[index], particles.phi[index],
             jets.offsets, jets["eta"], jets["phi"], radius,
         )  # fmt: skip
         flavour[nearest[nearest >= 0]] = value
@@ -119,16 +119,11 @@ def _parton_flavour(
     )
     nearest = nearest_within(
         jets.offsets, jets["eta"], jets["phi"],
-        _offsets(particles, index), particles.eta[index], particles.phi[index], radius,
+        particles.offsets_of(index), particles.eta[index], particles.phi[index], radius,
     )  # fmt: skip
     flavour = np.zeros(len(nearest), np.int64)
     flavour[nearest >= 0] = particles.pdg_id[index[nearest[nearest >= 0]]]
     return flavour
-
-
-def _offsets(particles: Particles, index: IntArray) -> IntArray:
-    counts = np.bincount(particles.event[index], minlength=particles.n_events)
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def smear_jets(
@@ -161,34 +156,39 @@ def smear_jets(
     true = np.stack([generated[name] for name in ("px", "py", "pz", "energy")])
     lepton_true, lepton_measured = _leptons_in_jets(generated, particles, leptons, card.jets.radius)
     hadronic = true - lepton_true
-    scale = _response(np.hypot(hadronic[0], hadronic[1]), np.abs(generated["eta"]), card.jets, random)
-    measured = hadronic * scale + lepton_measured
-    columns = _directions(*measured)
-    width = card.jets.angle + card.jets.angle_soft / np.maximum(columns["pt"], 1.0)
-    n = len(width)
+    hadronic_pt = np.hypot(hadronic[0], hadronic[1])
+    scale = _response(hadronic_pt, np.abs(generated["eta"]), card.jets, random)
+    columns = _directions(*(hadronic * scale + lepton_measured))
     # A jet that is nothing but a lepton keeps the direction of the lepton.
-    width = width * np.clip(np.hypot(hadronic[0], hadronic[1]) / np.maximum(generated["pt"], 1e-9), 0.0, 1.0)
-    columns["eta"] = columns["eta"] + width * random.standard_normal(n)
-    columns["phi"] = delta_phi(columns["phi"], -width * random.standard_normal(n))
-    event = generated.event
-    moved = (
-        columns["pt"] * np.cos(columns["phi"]) - true[0],
-        columns["pt"] * np.sin(columns["phi"]) - true[1],
-    )
-    shift = np.stack([np.bincount(event, axis, len(generated.counts)) for axis in moved])
-    jets = Collection(
-        generated.counts,
-        columns
-        | {
-            card.btag.branch: btag_scores(generated["hadronFlavour"], card.btag, random),
-            "hadronFlavour": generated["hadronFlavour"],
-            "partonFlavour": generated["partonFlavour"],
-            "genJetIdx": generated.position,
-            "jetId": np.full(n, 6),
-            "puId": np.full(n, 7),
-        },
-    )
+    hadronic_share = np.clip(hadronic_pt / np.maximum(generated["pt"], 1e-9), 0.0, 1.0)
+    width = (card.jets.angle + card.jets.angle_soft / np.maximum(columns["pt"], 1.0)) * hadronic_share
+    columns["eta"] = columns["eta"] + width * random.standard_normal(len(width))
+    columns["phi"] = delta_phi(columns["phi"], width * random.standard_normal(len(width)))
+    columns[card.btag.branch] = btag_scores(generated["hadronFlavour"], card.btag, random)
+    shift = _momentum_shift(generated, columns)
+    jets = Collection(generated.counts, columns | _identification(generated))
     return SmearedJets(jets.take(jets["pt"] > card.jets.min_pt).sorted_by_pt(), shift)
+
+
+def _identification(generated: Collection) -> Columns:
+    n = len(generated["pt"])
+    return {
+        "hadronFlavour": generated["hadronFlavour"],
+        "partonFlavour": generated["partonFlavour"],
+        "genJetIdx": generated.position,
+        "jetId": np.full(n, 6),
+        "puId": np.full(n, 7),
+    }
+
+
+def _momentum_shift(generated: Collection, measured: Columns) -> FloatArray:
+    """Measured minus true transverse momentum of all jets of each event, shape (2, n_events), GeV."""
+    moved = (
+        measured["pt"] * np.cos(measured["phi"]) - generated["px"],
+        measured["pt"] * np.sin(measured["phi"]) - generated["py"],
+    )
+    n_events = len(generated.counts)
+    return np.stack([np.bincount(generated.event, axis, n_events) for axis in moved]).astype(np.float64)
 
 
 def _leptons_in_jets(
@@ -197,9 +197,9 @@ def _leptons_in_jets(
     """True and measured momenta of the electrons and muons of each jet, shape (4, n_jets) each."""
     true, measured = np.zeros((4, len(jets["pt"]))), np.zeros((4, len(jets["pt"])))
     for seen in leptons:
-        index = seen.index
+        index = seen.particle
         nearest = nearest_within(
-            _offsets(particles, index), particles.eta[index], particles.phi[index],
+            particles.offsets_of(index), particles.eta[index], particles.phi[index],
             jets.offsets, jets["eta"], jets["phi"], radius,
         )  # fmt: skip
         for row, component in enumerate((particles.px, particles.py, particles.pz, particles.energy)):
@@ -215,7 +215,8 @@ def _response(pt: FloatArray, abs_eta: FloatArray, card: JetCard, random: np.ran
     constant = np.where(central, card.constant, card.constant_forward)
     pt = np.maximum(pt, 1.0)
     sigma = np.sqrt((card.noise / pt) ** 2 + stochastic**2 / pt + constant**2)
-    return np.clip(1.0 + sigma * random.standard_normal(len(pt)), 0.2, 3.0)
+    scale: FloatArray = np.clip(1.0 + sigma * random.standard_normal(len(pt)), 0.2, 3.0)
+    return scale
 
 
 def btag_scores(flavour: npt.NDArray[np.integer], card: BTagCard, random: np.random.Generator) -> FloatArray:

@@ -37,7 +37,7 @@ class SeenLeptons(NamedTuple):
 
     Parameters
     ----------
-    index : int64 array
+    particle : int64 array
         Positions among the particles.
     scale : float64 array
         Measured over true pT.
@@ -45,7 +45,7 @@ class SeenLeptons(NamedTuple):
         Those that make it into the collection.
     """
 
-    index: IntArray
+    particle: IntArray
     scale: FloatArray
     is_reconstructed: npt.NDArray[np.bool_]
 
@@ -53,8 +53,7 @@ class SeenLeptons(NamedTuple):
 def isolation_neighbours(particles: Particles, min_pt: float) -> Neighbours:
     """Visible particles above ``min_pt`` that are neither electrons nor muons."""
     counted = particles.is_visible & (particles.pt > min_pt) & ~np.isin(np.abs(particles.pdg_id), (11, 13))
-    counts = np.bincount(particles.event[counted], minlength=particles.n_events)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    offsets = particles.offsets_of(counted)
     return Neighbours(offsets, particles.pt[counted], particles.eta[counted], particles.phi[counted])
 
 
@@ -102,8 +101,8 @@ def reconstruct_leptons(
     random: np.random.Generator,
 ) -> Collection:
     """The fields that electrons and muons share, the hardest first; ``particle`` is the position of the true one."""
-    index = seen.index[seen.is_reconstructed]
-    counts = np.bincount(particles.event[index], minlength=particles.n_events)
+    index = seen.particle[seen.is_reconstructed]
+    offsets = particles.offsets_of(index)
     eta, phi = particles.eta[index], particles.phi[index]
     columns: Columns = {
         "particle": index,
@@ -115,13 +114,12 @@ def reconstruct_leptons(
         "pdgId": particles.pdg_id[index],
         "genPartFlav": _origin(flags[index]),
     }
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     sums = cone_sums(offsets, eta, phi, *neighbours, CONES)
     for radius, name, total in zip(CONES, ("pfRelIso03_all", "pfRelIso04_all"), sums, strict=True):
         pile_up = random.exponential(1.0, len(index)) * card.isolation.pile_up * (radius / 0.4) ** 2
         columns[name] = (total + pile_up) / columns["pt"]
     columns |= impact_parameters(particles, index, card.tracks, random)
-    return Collection(counts, columns).sorted_by_pt()
+    return Collection(np.diff(offsets), columns).sorted_by_pt()
 
 
 def _origin(flags: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

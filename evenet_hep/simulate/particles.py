@@ -93,6 +93,11 @@ class Particles(NamedTuple):
         """Number of events."""
         return len(self.offsets) - 1
 
+    def offsets_of(self, chosen: BoolArray | IntArray) -> IntArray:
+        """Start of each event among chosen particles, given as a mask or as positions that keep the order."""
+        counts = np.bincount(self.event[chosen], minlength=self.n_events)
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
     @property
     def is_final(self) -> BoolArray:
         """True for particles that reach the detector."""

@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,10 +217,7 @@ def _simulate_all(
     if cores == 1 or len(shards) <= 1:
         return [
             simulate_shard(
-                shard,
-                settings,
-                out / shard.sample.label,
-                progress=lambda n, label=shard.sample.label: progress(label, n),
+                shard, settings, out / shard.sample.label, progress=partial(progress, shard.sample.label)
             )
             for shard in shards
         ]

@@ -140,9 +140,11 @@ def spin_weights(
     mass2 = 0.5 * (_mass2(top) + _mass2(antitop))
     beta = np.sqrt(np.clip(1.0 - 4.0 * mass2 / _mass2(pair), 0.0, 1.0 - 1e-12))
     c = lo_spin_correlations(beta, cosine, is_gg)
-    return 1.0 - (
+    correlated = (
         c.kk * a[0] * b[0] + c.rr * a[1] * b[1] + c.nn * a[2] * b[2] + c.rk * (a[0] * b[1] + a[1] * b[0])
     )
+    weights: FloatArray = 1.0 - correlated
+    return weights
 
 
 def _beam_axis(pair: FloatArray) -> FloatArray:
@@ -221,5 +223,6 @@ def batch_spin_weights(
     momentum = np.stack([particles.px, particles.py, particles.pz, particles.energy])
     weights = np.ones(particles.n_events)
     if complete.any():
-        weights[complete] = spin_weights(*(momentum[:, index[complete]] for index in pairs), is_gg[complete])
+        top, antitop, plus, minus = (momentum[:, index[complete]] for index in pairs)
+        weights[complete] = spin_weights(top, antitop, plus, minus, is_gg[complete])
     return weights

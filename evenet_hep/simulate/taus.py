@@ -30,7 +30,7 @@ class VisibleTaus(NamedTuple):
 
     Parameters
     ----------
-    index : int64 array, shape (n_taus,)
+    particle : int64 array, shape (n_taus,)
         Positions of the taus among the particles.
     momentum : float64 array, shape (4, n_taus)
         px, py, pz, energy of the visible products, GeV.
@@ -38,7 +38,7 @@ class VisibleTaus(NamedTuple):
         5 (charged hadrons - 1) + neutral pions.
     """
 
-    index: IntArray
+    particle: IntArray
     momentum: FloatArray
     decay_mode: IntArray
 
@@ -107,12 +107,12 @@ def _true_taus(
     scale = np.clip(1.0 + card.taus.resolution * random.standard_normal(len(pt)), 0.3, 2.0)
     quality = random.random(len(pt))
     columns: Columns = {
-        "particle": taus.index,
+        "particle": taus.particle,
         "pt": pt * scale,
         "eta": np.arcsinh(pz / np.maximum(pt, 1e-9)),
         "phi": np.arctan2(py, px),
         "mass": np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0.0)) * scale,
-        "charge": -np.sign(particles.pdg_id[taus.index]),
+        "charge": -np.sign(particles.pdg_id[taus.particle]),
         "decayMode": taus.decay_mode,
         "idDeepTau2017v2p1VSjet": np.select(
             [quality < card.taus.tight, quality < card.taus.medium], [_TIGHT, _MEDIUM], _LOOSEST
@@ -121,7 +121,7 @@ def _true_taus(
         "idDeepTau2017v2p1VSmu": np.full(len(pt), 15),
         "genPartFlav": np.full(len(pt), 5),
     }
-    collection = Collection(np.bincount(particles.event[taus.index], minlength=particles.n_events), columns)
+    collection = Collection(np.diff(particles.offsets_of(taus.particle)), columns)
     known = np.isin(taus.decay_mode, (0, 1, 2, 10, 11)) & (random.random(len(pt)) < card.taus.efficiency)
     return collection.take(known)
 

@@ -29,13 +29,13 @@ class GeneratedSums(NamedTuple):
 
     Parameters
     ----------
-    count : int
+    n_events : int
         Generated events.
     weights, squared_weights : float
         Sums over them.
     """
 
-    count: int
+    n_events: int
     weights: float
     squared_weights: float
 
@@ -75,7 +75,7 @@ def write_events(
             tree.extend(branches)
             file["Runs"] = {
                 "run": np.array([1], np.uint32),
-                "genEventCount": np.array([sums.count], np.int64),
+                "genEventCount": np.array([sums.n_events], np.int64),
                 "genEventSumw": np.array([sums.weights]),
                 "genEventSumw2": np.array([sums.squared_weights]),
             }
