@@ -228,8 +228,12 @@ def _narrow(code: int, mass: float, width: float, reach: float) -> Settings:
 
 def _drell_yan(values: Values) -> Settings:
     mass = [f"PhaseSpace:mHatMin = {values['m_min']}", f"23:mMin = {values['m_min']}"]
-    upper = [f"PhaseSpace:mHatMax = {values['m_max']}"] if values["m_max"] else []
-    return ["WeakSingleBoson:ffbar2gmZ = on", "23:onMode = off", "23:onIfAny = 13", *mass, *upper]
+    upper = [f"PhaseSpace:mHatMax = {values['m_max']}", f"23:mMax = {values['m_max']}"]
+    hard = ["WeakSingleBoson:ffbar2gmZ = on", *(upper if values["m_max"] else [])]
+    if values["pt_min"]:
+        hard = ["WeakBosonAndParton:qqbar2gmZg = on", "WeakBosonAndParton:qg2gmZq = on"]
+        hard += [f"PhaseSpace:pTHatMin = {values['pt_min']}", *(upper[1:] if values["m_max"] else [])]
+    return [*hard, "23:onMode = off", "23:onIfAny = 13", *mass]
 
 
 def _swapped(values: Values) -> str:
@@ -241,6 +245,9 @@ def _dimuons() -> list[Process]:
     masses = {
         "m_min": Parameter("smallest mass of the pair in GeV", 5.0, 1.0, 5000.0),
         "m_max": Parameter("largest mass of the pair in GeV, 0 for none", 0.0, 0.0, 13000.0),
+        "pt_min": Parameter(
+            "smallest pT of the pair in GeV, 0 for none; above it, a parton recoils", 0.0, 0.0, 3000.0
+        ),
     }
 
     upsilon = ["Bottomonium:all = on"]
