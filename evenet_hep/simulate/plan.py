@@ -82,7 +82,7 @@ def requests_from_plan(plan: str | Path, events: int | None) -> list[SampleReque
     --------
     >>> requests = requests_from_plan("pretraining", 1000)
     >>> len(requests), 990 < sum(request.n_events for request in requests) < 1010
-    (22, True)
+    (20, True)
     """
     path = simulation_plan(str(plan)) if not Path(plan).suffix else Path(plan)
     shares = _read_plan(path)

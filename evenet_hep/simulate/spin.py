@@ -75,7 +75,8 @@ def lo_spin_correlations(
     beta, cosine, gluons = np.broadcast_arrays(
         np.asarray(beta, float), np.asarray(cos_theta, float), np.asarray(is_gg, bool)
     )
-    b2, s2 = beta**2, 1.0 - cosine**2
+    # Tops at the speed of light along the beam have no limit of their own; a hair below, they do.
+    b2, s2 = np.minimum(beta**2, 1.0 - 1e-12), np.clip(1.0 - cosine**2, 0.0, 1.0)
     sin_2theta = 2.0 * cosine * np.sqrt(s2)
     from_gluons = _gluon_coefficients(b2, s2, sin_2theta)
     from_quarks = _quark_coefficients(b2, s2, cosine, sin_2theta)
@@ -138,7 +139,7 @@ def spin_weights(
     second = _unit(rest_frame(rest_frame(minus, pair), antitop_in_pair)[:3])
     a, b = ([np.sum(lepton * axis, axis=0) for axis in (k, r, n)] for lepton in (first, second))
     mass2 = 0.5 * (_mass2(top) + _mass2(antitop))
-    beta = np.sqrt(np.clip(1.0 - 4.0 * mass2 / _mass2(pair), 0.0, 1.0 - 1e-12))
+    beta = np.sqrt(np.clip(1.0 - 4.0 * mass2 / _mass2(pair), 0.0, 1.0))
     c = lo_spin_correlations(beta, cosine, is_gg)
     correlated = (
         c.kk * a[0] * b[0] + c.rr * a[1] * b[1] + c.nn * a[2] * b[2] + c.rk * (a[0] * b[1] + a[1] * b[0])
