@@ -30,6 +30,8 @@ from evenet_hep.simulate.taus import reconstruct_taus
 
 FloatArray = npt.NDArray[np.float64]
 
+LUMINOUS_REGION = 3.5  # cm, along the beams; impact parameters do not depend on where the vertex is
+
 
 class DetectedEvents(NamedTuple):
     """Columns of many events.
@@ -187,7 +189,13 @@ def _met_columns(
 
 def _vertex_columns(n_events: int, card: DetectorCard, random: np.random.Generator) -> Columns:
     vertices = 1 + random.poisson(max(card.mean_vertices - 1.0, 0.0), n_events)
-    return {"PV_npvs": vertices, "PV_npvsGood": 1 + random.binomial(vertices - 1, 0.85)}
+    return {
+        "PV_npvs": vertices,
+        "PV_npvsGood": 1 + random.binomial(vertices - 1, 0.85),
+        "PV_x": np.zeros(n_events),
+        "PV_y": np.zeros(n_events),
+        "PV_z": LUMINOUS_REGION * random.standard_normal(n_events),
+    }
 
 
 def _trigger_columns(

@@ -120,9 +120,11 @@ class Generator:
         if not self._pythia.init():
             _complain(lhe)
 
-    def next_batch(self, n_events: int) -> GeneratedBatch:
-        """The next events; fewer than asked for at the end of a Les Houches file, none after it."""
+    def next_batch(self, n_events: int) -> GeneratedBatch | None:
+        """The next events; fewer than asked for at the end of a Les Houches file, None after it."""
         batch = self._pythia.nextBatch(n_events)
+        if len(batch) == 0:
+            return None
         return GeneratedBatch(flatten_particles(batch["prt"]), _hard_process(batch["info"]))
 
     def cross_section(self) -> CrossSection:

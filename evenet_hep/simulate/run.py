@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import signal
@@ -147,6 +148,17 @@ def summarize(shards: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return samples
 
 
+def count_les_houches_events(path: Path) -> int:
+    """Number of events in a Les Houches file, compressed with gzip or not."""
+    open_text = gzip.open if path.suffix == ".gz" else open
+    try:
+        with open_text(path, "rt") as lines:
+            return sum(line.lstrip().startswith(("<event>", "<event ")) for line in lines)
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path} is not a file with Les Houches events: {error}"
+        raise FileError(msg) from error
+
+
 def _check_requests(requests: Sequence[SampleRequest], settings: SimulationSettings) -> None:
     labels = [request.sample.label for request in requests]
     if repeated := sorted({label for label in labels if labels.count(label) > 1}):
@@ -163,6 +175,10 @@ def _check_requests(requests: Sequence[SampleRequest], settings: SimulationSetti
         if not settings.lhe.is_file():
             msg = f"there is no file {settings.lhe} with Les Houches events"
             raise FileError(msg)
+        available = count_les_houches_events(settings.lhe)
+        if available < requests[0].n_events:
+            msg = f"{settings.lhe} holds {available} events; {requests[0].n_events} are asked for"
+            raise ConfigError(msg)
     if settings.spin == "unweighted" and not any(r.sample.process.has_top_pair for r in requests):
         msg = f"spin correlations are for top pairs (TT, TT1L, TT2L, TTHadronics); found {', '.join(labels)}"
         raise ConfigError(msg)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from evenet_hep import __version__
 from evenet_hep.errors import ConfigError, FileError
@@ -169,41 +171,60 @@ def _generate(
 ) -> tuple[DetectedEvents, GeneratedSums, CrossSection]:
     """Events until there are enough, and an account of all that were generated up to the last of them."""
     sample = shard.sample
+    is_top_pair = sample.process.has_top_pair
     generator, random = _start(shard, settings)
-    kept: list[DetectedEvents] = []
-    weights: list[Any] = []
-    n_kept = n_read = 0
-    is_file = sample.process.needs_lhe
-    while n_read < shard.n_events if is_file else n_kept < shard.n_events:
-        size = min(BATCH_SIZE, shard.n_events - n_read) if is_file else BATCH_SIZE
+    harvest = _Harvest(None if sample.process.needs_lhe else shard.n_events)
+    for size in _batch_sizes(shard):
         batch = generator.next_batch(size)
-        n_read += size
-        if batch.particles.n_events == 0:
+        if batch is None:
             break
-        found = detect(batch, settings.card, random, has_top_pair=sample.process.has_top_pair)
-        if settings.spin == "unweighted" and sample.process.has_top_pair:
+        found = detect(batch, settings.card, random, has_top_pair=is_top_pair)
+        if settings.spin == "unweighted" and is_top_pair:
             found = _unweight(found, random)
-        passed = SKIMS[sample.skim](found.objects)
-        missing = len(passed) if is_file else shard.n_events - n_kept
-        if passed.sum() >= missing:
-            last = int(np.flatnonzero(passed)[missing - 1]) + 1
-            passed[last:] = False
-            found_weights = found.columns["genWeight"][:last]
-        else:
-            found_weights = found.columns["genWeight"]
-        weights.append(found_weights)
-        kept.append(found.select(passed))
-        n_kept += int(passed.sum())
-        progress(int(passed.sum()))
-        if n_kept == 0 and sum(map(len, weights)) > MAX_FRUITLESS:
+        progress(harvest.add(found, SKIMS[sample.skim](found.objects)))
+        if harvest.n_kept == shard.n_events:
+            break
+        if harvest.n_kept == 0 and harvest.n_generated > MAX_FRUITLESS:
             msg = f"none of {MAX_FRUITLESS} events of {sample.label} passes the skim {sample.skim}"
             raise ConfigError(msg)
-    if not kept:
-        msg = f"{settings.lhe} has no events left for shard {shard.number} of {sample.label}"
+    if harvest.n_kept == 0:
+        msg = f"no event of shard {shard.number} of {sample.label} is left; look at {settings.lhe}"
         raise FileError(msg)
-    all_weights = np.concatenate(weights)
-    sums = GeneratedSums(len(all_weights), float(all_weights.sum()), float((all_weights**2).sum()))
-    return concatenate_events(kept), sums, generator.cross_section()
+    weights = np.concatenate(harvest.weights)
+    sums = GeneratedSums(len(weights), float(weights.sum()), float((weights**2).sum()))
+    return concatenate_events(harvest.events), sums, generator.cross_section()
+
+
+def _batch_sizes(shard: Shard) -> Iterator[int]:
+    """Full batches without end, as random numbers are drawn per batch; of a Les Houches file, what belongs to the shard."""
+    if not shard.sample.process.needs_lhe:
+        yield from itertools.repeat(BATCH_SIZE)
+    for start in range(0, shard.n_events, BATCH_SIZE):
+        yield min(BATCH_SIZE, shard.n_events - start)
+
+
+@dataclass
+class _Harvest:
+    """Events kept so far, and the weights of all that were generated for them."""
+
+    wanted: int | None
+    n_kept: int = 0
+    n_generated: int = 0
+    events: list[DetectedEvents] = field(default_factory=list)
+    weights: list[npt.NDArray[Any]] = field(default_factory=list)
+
+    def add(self, found: DetectedEvents, passed: npt.NDArray[np.bool_]) -> int:
+        """Keep events that passed, as long as any are wanted; returns how many were kept."""
+        end = len(passed)
+        missing = end if self.wanted is None else self.wanted - self.n_kept
+        if passed.sum() >= missing > 0:
+            end = int(np.flatnonzero(passed)[missing - 1]) + 1
+        passed = passed & (np.arange(len(passed)) < end)
+        self.events.append(found.select(passed))
+        self.weights.append(found.columns["genWeight"][:end])
+        self.n_generated += end
+        self.n_kept += int(passed.sum())
+        return int(passed.sum())
 
 
 def _start(shard: Shard, settings: SimulationSettings) -> tuple[Generator, np.random.Generator]:
