@@ -174,7 +174,7 @@ def _generate(
     is_top_pair = sample.process.has_top_pair
     generator, random = _start(shard, settings)
     harvest = _Harvest(None if sample.process.needs_lhe else shard.n_events)
-    for size in _batch_sizes(shard):
+    for size in _batch_sizes(shard, settings):
         batch = generator.next_batch(size)
         if batch is None:
             break
@@ -195,12 +195,18 @@ def _generate(
     return concatenate_events(harvest.events), sums, generator.cross_section()
 
 
-def _batch_sizes(shard: Shard) -> Iterator[int]:
-    """Full batches without end, as random numbers are drawn per batch; of a Les Houches file, what belongs to the shard."""
-    if not shard.sample.process.needs_lhe:
+def _batch_sizes(shard: Shard, settings: SimulationSettings) -> Iterator[int]:
+    """Sizes that depend on the request alone, as random numbers are drawn per batch.
+
+    Where every event is kept, or a Les Houches file is read to its end, just what is needed; else without end.
+    """
+    sample = shard.sample
+    unweighted = settings.spin == "unweighted" and sample.process.has_top_pair
+    if sample.process.needs_lhe or (sample.skim == "none" and not unweighted):
+        for start in range(0, shard.n_events, BATCH_SIZE):
+            yield min(BATCH_SIZE, shard.n_events - start)
+    if not sample.process.needs_lhe:
         yield from itertools.repeat(BATCH_SIZE)
-    for start in range(0, shard.n_events, BATCH_SIZE):
-        yield min(BATCH_SIZE, shard.n_events - start)
 
 
 @dataclass
