@@ -36,9 +36,8 @@ from evenet_hep.simulate.checks import (
 )
 from evenet_hep.simulate.detector import CARDS
 from evenet_hep.simulate.plan import requests_from_words
-from evenet_hep.simulate.run import RunSummary, count_les_houches_events, simulate
+from evenet_hep.simulate.run import RunSummary, simulate
 from evenet_hep.simulate.shards import SimulationSettings
-from tests.integration.les_houches import write_ttw
 
 pytest.importorskip("pythia8mc")
 pytest.importorskip("fastjet")
@@ -321,34 +320,7 @@ def test_a_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: 
                 run(["TT2L:events=2"], tmp_path)
 
 
-def test_les_houches_events(tmp_path: Path) -> None:
-    file = tmp_path / "ttw.lhe"
-    write_ttw(file, 25)
-    assert count_les_houches_events(file) == 25
-    result = run(["ttW:events=25"], tmp_path / "out", lhe=file, shard_size=10)
-    assert [shard["events"] for shard in result.shards] == [10, 10, 5]
-    events = read_files(sorted((tmp_path / "out" / "ttW").glob("*.root")))
-    assert events.columns["genWeight"].tolist() == [1.0, 1.0, 1.0, 1.0, -1.0] * 5
-    particles = events.objects["GenPart"]
-    last = (particles["statusFlags"] & (1 << 13)) > 0
-    assert (particles.count(last & (np.abs(particles["pdgId"]) == 24)) == 3).all()
-    assert (particles.count(last & (np.abs(particles["pdgId"]) == 6)) == 2).all()
-    assert (events.columns["spinWeight"] == 1.0).all()
-    runs = uproot.open(tmp_path / "out" / "ttW" / "ttW_0000.root")["Runs"].arrays()
-    assert runs["genEventSumw"].to_list() == [6.0]
-
-
-def test_les_houches_options_that_contradict_each_other(tmp_path: Path) -> None:
-    file = tmp_path / "ttw.lhe"
-    write_ttw(file, 3)
-    with pytest.raises(ConfigError, match="no hard process ttZ: give Les Houches events with --lhe"):
-        run(["ttZ:events=5"], tmp_path)
-    with pytest.raises(ConfigError, match="holds 3 events; 5 are asked for"):
-        run(["ttW:events=5"], tmp_path, lhe=file)
-    with pytest.raises(ConfigError, match="--lhe goes with one process that needs it"):
-        run(["TT:events=5"], tmp_path, lhe=file)
-    with pytest.raises(FileError, match="there is no file"):
-        run(["ttW:events=5"], tmp_path, lhe=tmp_path / "none.lhe")
+def test_requests_that_contradict_each_other(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TT is asked for twice"):
         run(["TT:events=5", "tt:events=3"], tmp_path)
     with pytest.raises(ConfigError, match="Pythia does not know the setting 'Top:up = on'"):

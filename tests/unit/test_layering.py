@@ -26,6 +26,8 @@ HEAVY = (
     "lightning",
     "uproot",
     "pyarrow",
+    "pythia8mc",
+    "fastjet",
 )
 
 # Room -> heavy packages it may load, and rooms of ours it may load.
@@ -42,6 +44,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "model": ({"torch"}, {"model", "schema", "topology", "errors", "kinematics", "share"}),
     "stats": ({"hist", "iminuit", "matplotlib"}, {"stats", "schema", "errors", "kinematics"}),
+    "simulate": (
+        {"awkward", "uproot", "pyarrow"},
+        {"simulate", "schema", "errors", "kinematics", "share"},
+    ),
     "records": (
         {"awkward", "uproot", "pyarrow"},
         {"records", "events", "schema", "topology", "errors", "kinematics", "share"},
