@@ -75,14 +75,16 @@ def read_files(paths: Sequence[Path]) -> SimulatedEvents:
     """Everything in some files, as flat arrays."""
     arrays = uproot.concatenate([f"{path}:Events" for path in paths])
     fields = ak.fields(arrays)
-    objects, columns = {}, {}
+    counters = {name.removeprefix("n"): name for name in fields if name.startswith("n")}
+    objects: dict[str, Collection] = {}
+    columns: dict[str, npt.NDArray[Any]] = {}
     for name in fields:
         collection, _, field = name.partition("_")
-        if f"n{collection}" in fields and field:
-            counts = ak.to_numpy(arrays[f"n{collection}"]).astype(np.int64)
+        if collection in counters:
+            counts = ak.to_numpy(arrays[counters[collection]]).astype(np.int64)
             found = objects.setdefault(collection, Collection(counts, {}))
             found.columns[field] = np.asarray(ak.to_numpy(ak.flatten(arrays[name], axis=1)))
-        elif f"{name[:1]}{name[1:]}" not in {f"n{other}" for other in objects}:
+        elif name not in counters.values():
             columns[name] = np.asarray(ak.to_numpy(arrays[name]))
     return SimulatedEvents(objects, columns)
 

@@ -72,7 +72,7 @@ def nearest_kept(mother: IntArray, kept: npt.NDArray[np.bool_]) -> IntArray:
     Examples
     --------
     >>> nearest_kept(np.array([-1, 0, 1]), np.array([True, False, True]))
-    array([-1, -1,  0])
+    array([-1,  0,  0])
     """
     found = np.full(len(mother), -1, np.int64)
     for i in range(len(mother)):

@@ -22,7 +22,6 @@ from evenet_hep import EventCloud, EventSchema
 from evenet_hep.errors import ConfigError, FileError
 from evenet_hep.events.selection import select_bbww, select_dimuon, select_haa4b, select_tt2l
 from evenet_hep.share import sample_files
-from evenet_hep.simulate import writer
 from evenet_hep.simulate.checks import (
     SimulatedEvents,
     dijet_masses,
@@ -306,7 +305,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(writer.uproot, "recreate", full)
+    monkeypatch.setattr(uproot, "recreate", full)
     with pytest.raises(FileError, match=r"the disk is full: .*whole files are kept, run again to go on"):
         run(["TT2L:events=2"], tmp_path)
     assert not list((tmp_path / "TT2L").iterdir())

@@ -79,14 +79,10 @@ def test_masses_arrive_in_the_settings() -> None:
 
 
 def test_samples_travel_to_other_processes() -> None:
+    masses = {"m_a": 30, "m_x": 500, "m_y": 90}
     for name, process in PROCESSES.items():
-        values = {
-            key: entry.default or {"m_a": 30, "m_x": 500, "m_y": 90}[key]
-            for key, entry in process.parameters.items()
-            if entry.default is None
-        }
-        words = ",".join(f"{key}={value}" for key, value in values.items())
-        sample = parse_request(f"{name}:{words}", PROCESSES)
+        needed = [key for key, entry in process.parameters.items() if entry.default is None]
+        sample = parse_request(f"{name}:{','.join(f'{key}={masses[key]}' for key in needed)}", PROCESSES)
         assert pickle.loads(pickle.dumps(sample)).settings == sample.settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ G0 = np.diag([1, 1, -1, -1]).astype(complex)
 GAMMA = [G0, *(np.block([[np.zeros((2, 2)), s], [-s, np.zeros((2, 2))]]) for s in SIGMA)]
 METRIC = np.array([1.0, -1.0, -1.0, -1.0])
 Complex = npt.NDArray[np.complex128]
+Vector = npt.NDArray[np.float64]
 
 
 def slash(p: npt.NDArray[np.generic]) -> Complex:
@@ -36,7 +38,7 @@ def correlation_matrix(beta: float, cosine: float, *, gg: bool) -> npt.NDArray[n
     v = top_spinors(antitop, -1.0)
     density = np.zeros((2, 2, 2, 2), complex)
     for amplitude, weight in (
-        gluon_amplitudes(in1, in2, top, antitop, u, v) if gg else quark_amplitudes(in1, in2, u, v)
+        gluon_amplitudes(in1, in2, top, u, v) if gg else quark_amplitudes(in1, in2, u, v)
     ):
         density += weight * np.einsum("ab,cd->abcd", amplitude, amplitude.conj())
     norm = np.einsum("abab->", density)
@@ -55,7 +57,7 @@ def top_spinors(p: npt.NDArray[np.float64], sign: float) -> Complex:
     kinetic = sum(m * s for m, s in zip(momentum, SIGMA, strict=True)) / (e + 1.0)
     flip = np.array(
         [[0, 1], [-1, 0]]
-    )  # the spinor of an antiparticle with spin up is that of a particle with spin down
+    )  # an antiparticle with spin up has the spinor of a particle with spin down
     spinors = []
     for chi in np.eye(2):
         if sign > 0:
@@ -63,7 +65,7 @@ def top_spinors(p: npt.NDArray[np.float64], sign: float) -> Complex:
         else:
             eta = flip @ chi
             spinors.append(np.concatenate([kinetic @ eta, eta]))
-    return np.sqrt(e + 1.0) * np.array(spinors, complex)
+    return np.asarray(np.sqrt(e + 1.0) * np.array(spinors, complex))
 
 
 def massless_spinors(p: npt.NDArray[np.float64]) -> list[Complex]:
@@ -74,14 +76,20 @@ def massless_spinors(p: npt.NDArray[np.float64]) -> list[Complex]:
     return [np.sqrt(e) * np.concatenate([chi, helicity @ chi]) for chi in vectors.T]
 
 
-def quark_amplitudes(in1, in2, u, v):  # type: ignore[no-untyped-def]
+def dot(a: Vector, b: Vector) -> float:
+    return float(np.sum(METRIC * a * b))
+
+
+def quark_amplitudes(in1: Vector, in2: Vector, u: Complex, v: Complex) -> Iterator[tuple[Complex, float]]:
     for quark, antiquark in itertools.product(massless_spinors(in1), massless_spinors(in2)):
         current = np.array([antiquark.conj() @ G0 @ gamma @ quark for gamma in GAMMA])
         vertex = sum(METRIC[mu] * current[mu] * GAMMA[mu] for mu in range(4))
         yield np.array([[a.conj() @ G0 @ vertex @ b for b in v] for a in u]), 1.0
 
 
-def gluon_amplitudes(in1, in2, top, antitop, u, v):  # type: ignore[no-untyped-def]
+def gluon_amplitudes(
+    in1: Vector, in2: Vector, top: Vector, u: Complex, v: Complex
+) -> Iterator[tuple[Complex, float]]:
     """t, u and s channel; colour through the symmetric and antisymmetric part of the two orderings."""
     direction = in1[1:] / in1[0]
     first = np.cross(direction, [0.0, 1.0, 0.0])
@@ -89,7 +97,6 @@ def gluon_amplitudes(in1, in2, top, antitop, u, v):  # type: ignore[no-untyped-d
     polarisations = [np.array([0.0, *first]), np.array([0.0, *np.cross(direction, first)])]
     for e1, e2 in itertools.product(polarisations, polarisations):
         t, w = top - in1, top - in2
-        dot = lambda a, b: float(np.sum(METRIC * a * b))
         t_channel = slash(e1) @ (slash(t) + IDENTITY) @ slash(e2) / (dot(t, t) - 1.0)
         u_channel = slash(e2) @ (slash(w) + IDENTITY) @ slash(e1) / (dot(w, w) - 1.0)
         three = dot(e1, e2) * (in1 - in2) + dot(e2, 2 * in2 + in1) * e1 - dot(e1, 2 * in1 + in2) * e2
@@ -127,7 +134,7 @@ def test_limits() -> None:
     np.testing.assert_allclose([slow.kk, slow.rr, slow.nn, slow.rk], [0.36, 0.64, 0.0, 0.48])
 
 
-def pairs(n: int, seed: int) -> tuple[npt.NDArray[np.float64], ...]:
+def pairs(n: int, seed: int) -> tuple[Vector, Vector, Vector, Vector]:
     """Top pairs with all masses, angles and boosts, and isotropic decays."""
     random = np.random.default_rng(seed)
 
@@ -144,7 +151,7 @@ def pairs(n: int, seed: int) -> tuple[npt.NDArray[np.float64], ...]:
     for parent in (rest_top, rest_antitop):
         lepton = 40.0 * np.concatenate([direction(), np.ones((1, n))])
         leptons.append(boost(boost(lepton, parent[:3] / parent[3]), motion))
-    return boost(rest_top, motion), boost(rest_antitop, motion), *leptons
+    return boost(rest_top, motion), boost(rest_antitop, motion), leptons[0], leptons[1]
 
 
 @pytest.mark.parametrize("gg", [True, False])
@@ -160,12 +167,9 @@ def test_weights_are_between_zero_and_two_with_mean_one(gg: bool) -> None:
 def test_weights_do_not_care_which_beam_is_which() -> None:
     top, antitop, plus, minus = pairs(200, 9)
     is_gg = np.arange(200) % 2 == 0
-    mirrored = [
-        p * np.array([1.0, -1.0, -1.0, 1.0])[:, np.newaxis] for p in (top, antitop, plus, minus)
-    ]  # half a turn
-    np.testing.assert_allclose(
-        spin_weights(*mirrored, is_gg), spin_weights(top, antitop, plus, minus, is_gg), atol=1e-9
-    )
+    turn = np.array([1.0, -1.0, -1.0, 1.0])[:, np.newaxis]  # by half a turn about x
+    turned = spin_weights(top * turn, antitop * turn, plus * turn, minus * turn, is_gg)
+    np.testing.assert_allclose(turned, spin_weights(top, antitop, plus, minus, is_gg), atol=1e-9)
 
 
 def test_tops_at_rest_and_along_the_beam_have_weights() -> None:
