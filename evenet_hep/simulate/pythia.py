@@ -107,7 +107,8 @@ class Generator:
         self._pythia = pythia8.Pythia("", False)
         beams = [f"Beams:eCM = {energy}"]
         if lhe is not None:
-            beams = ["Beams:frameType = 4", f"Beams:LHEF = {lhe}", f"Beams:nSkipLHEFatInit = {skip}"]
+            beams = ["Beams:frameType = 4", f"Beams:nSkipLHEFatInit = {skip}"]
+            self._pythia.settings.word("Beams:LHEF", str(lhe))  # readString would end the name at a blank
         random = ["Random:setSeed = on", f"Random:seed = {seed}"]
         for setting in (*COMMON_SETTINGS, *beams, *settings, *random):
             if not self._pythia.readString(setting):

@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,7 +90,7 @@ def simulate(
     Returns
     -------
     RunSummary
-        All shards. They are also listed in ``out/dataset.json``.
+        Shards of this request. ``out/dataset.json`` lists everything in the folder, also of earlier requests.
 
     Raises
     ------
@@ -111,8 +112,26 @@ def simulate(
     for content in _simulate_all(todo, settings, out, cores, progress):
         done[f"{content['label']}_{content['request']['shard']:04d}"] = content
     ordered = [done[shard.name] for shard in shards]
-    write_json(out / "dataset.json", {"samples": summarize(ordered)})
+    write_json(out / "dataset.json", {"samples": summarize(read_shards(out))})
     return RunSummary(ordered, len(todo))
+
+
+def read_shards(folder: Path) -> list[dict[str, Any]]:
+    """Content of the JSON files of all shards in a folder, sample by sample.
+
+    Raises
+    ------
+    FileError
+        For a JSON file that is damaged.
+    """
+    shards = []
+    for path in sorted(folder.glob("*/*_[0-9][0-9][0-9][0-9].json")):
+        try:
+            shards.append(json.loads(path.read_text()))
+        except ValueError as error:
+            msg = f"{path} is damaged; remove it and simulate again"
+            raise FileError(msg) from error
+    return shards
 
 
 def summarize(shards: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -269,6 +288,9 @@ def _simulate_parallel(
                 while not queue.empty():
                     progress(*queue.get())
                 finished += [future.result() for future in done]
+        except BrokenProcessPool as error:
+            msg = "a worker died, perhaps for want of memory; whole files are kept, run again with fewer --cores"
+            raise FileError(msg) from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -27,7 +27,7 @@ from evenet_hep.simulate.checks import (
     tag_rates,
     top_masses,
 )
-from evenet_hep.simulate.run import summarize
+from evenet_hep.simulate.run import read_shards, summarize
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -136,7 +136,7 @@ def study_data_set(folder: Path) -> Study:
         met[label] = spread(met_residuals(events)).width
         if label == "TT2L":
             spin = _spin(events)
-    return Study(masses, rates, met, spin, _cross_sections(folder, labels))
+    return Study(masses, rates, met, spin, _cross_sections(folder))
 
 
 def _spin(events: SimulatedEvents) -> dict[str, Any]:
@@ -150,16 +150,10 @@ def _spin(events: SimulatedEvents) -> dict[str, Any]:
     }
 
 
-def _cross_sections(folder: Path, labels: list[str]) -> dict[str, dict[str, Any]]:
-    shards = [
-        json.loads(path.read_text()) for label in labels for path in sorted((folder / label).glob("*.json"))
-    ]
+def _cross_sections(folder: Path) -> dict[str, dict[str, Any]]:
+    keys = ("cross_section_pb", "reference_pb", "events", "filter_efficiency", "cpu_seconds")
     return {
-        label: {
-            key: entry[key]
-            for key in ("cross_section_pb", "reference_pb", "events", "filter_efficiency", "cpu_seconds")
-        }
-        for label, entry in summarize(shards).items()
+        label: {key: entry[key] for key in keys} for label, entry in summarize(read_shards(folder)).items()
     }
 
 

@@ -299,6 +299,11 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"TT2L_0001\.root is not part of this request"):
         run(["TT2L:events=10"], tmp_path, **settings)
     assert run(words, tmp_path, **settings).n_new == 0
+    run(["WZ_3L:events=2"], tmp_path)
+    assert set(json.loads((tmp_path / "dataset.json").read_text())["samples"]) == {"TT2L", "WZ_3L"}
+    (tmp_path / "WZ_3L" / "WZ_3L_0000.json").write_text("{")
+    with pytest.raises(FileError, match=r"WZ_3L_0000\.json is damaged"):
+        run(words, tmp_path, **settings)
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,8 @@ def run(words: list[str], out: Path, **settings: Any) -> RunSummary:
 
 
 def test_les_houches_events(tmp_path: Path) -> None:
-    file = tmp_path / "ttw.lhe"
+    (tmp_path / "of mine").mkdir()
+    file = tmp_path / "of mine" / "ttw.lhe"
     write_ttw(file, 25)
     assert count_les_houches_events(file) == 25
     result = run(["ttW:events=25"], tmp_path / "out", lhe=file, shard_size=10)
