@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,7 @@ from evenet_hep.simulate.writer import GeneratedSums, partial_name, write_events
 BATCH_SIZE = (
     200  # events between two looks at the clock; a constant, because random numbers are drawn per batch
 )
+VERSIONED = ("pythia8mc", "fastjet", "numpy", "awkward", "uproot")  # packages that decide what is in a file
 MAX_FRUITLESS = 100_000  # generated events without a single one that passes the skim
 FORMAT = 1  # of the files; shards of another format are not continued
 
@@ -159,7 +161,8 @@ def simulate_shard(
         "reference": process.reference,
         "seconds": round(time.perf_counter() - start, 2),
         "cpu_seconds": round(time.process_time() - cpu_start, 2),
-        "evenet_hep": __version__,
+        "pythia_seed": _pythia_seed(shard, settings),
+        "versions": {"evenet_hep": __version__} | {name: version(name) for name in VERSIONED},
         "request": shard_request(shard, settings),
     }
     write_json(folder / f"{shard.name}.json", content)
@@ -235,17 +238,27 @@ class _Harvest:
 
 def _start(shard: Shard, settings: SimulationSettings) -> tuple[Generator, np.random.Generator]:
     sample = shard.sample
-    entropy = [settings.seed, zlib.crc32(sample.label.encode()), shard.number]
-    for_pythia, for_detector = np.random.SeedSequence(entropy).spawn(2)
     generator = Generator(
         [*sample.settings, *settings.pythia],
-        seed=1 + int(for_pythia.generate_state(1)[0]) % MAX_SEED,
+        seed=_pythia_seed(shard, settings),
         energy=settings.energy,
         charged_leptons=sample.process.charged_leptons,
         lhe=settings.lhe if sample.process.needs_lhe else None,
         skip=shard.number * settings.shard_size,
     )
+    _, for_detector = _seeds(shard, settings)
     return generator, np.random.default_rng(for_detector)
+
+
+def _pythia_seed(shard: Shard, settings: SimulationSettings) -> int:
+    for_pythia, _ = _seeds(shard, settings)
+    return 1 + int(for_pythia.generate_state(1)[0]) % MAX_SEED
+
+
+def _seeds(shard: Shard, settings: SimulationSettings) -> list[np.random.SeedSequence]:
+    """Seeds for Pythia and for the detector, which depend on the sample and the shard but on nothing else."""
+    entropy = [settings.seed, zlib.crc32(shard.sample.label.encode()), shard.number]
+    return np.random.SeedSequence(entropy).spawn(2)
 
 
 def _unweight(found: DetectedEvents, random: np.random.Generator) -> DetectedEvents:

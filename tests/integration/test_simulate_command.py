@@ -105,6 +105,8 @@ def test_two_processes_and_a_second_call(tmp_path: Path) -> None:
     assert about["class"] == "WZ"
     assert about["request"]["card"]["name"] == "atlas"
     assert about["cross_section_pb"] > 0.0
+    assert about["versions"]["pythia8mc"].startswith("8.")
+    assert 1 <= about["pythia_seed"] <= 900_000_000
     code, out, _ = command(*words)
     assert code == 0
     assert "2 files in" in out
