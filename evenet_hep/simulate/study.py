@@ -64,7 +64,6 @@ MASS_CHECKS = (
     MassCheck("WZ_1L", "Z -> qq", _dijets(23), 91.2),
     MassCheck("ZZ_2L", "Z -> qq", _dijets(23), 91.2),
     MassCheck("ZH", "H -> bb, cc", _dijets(25), 125.0),
-    MassCheck("haa4b_m_a15", "a -> bb", _dijets(36), 15.0),
     MassCheck("haa4b_m_a30", "a -> bb", _dijets(36), 30.0),
     MassCheck("haa4b_m_a60", "a -> bb", _dijets(36), 60.0),
     MassCheck("xyh_m_x300_m_y80", "Y -> bb", _dijets(36), 80.0),
@@ -215,14 +214,8 @@ def _draw_spin(axis: Any, folder: Path) -> None:
         axis.errorbar(
             np.arange(3) + offset, values, found[when]["uncertainty"], fmt="o", label=f"{when} weighting"
         )
-    axis.plot(
-        range(3),
-        [found["after"]["expected"][name] for name in names],
-        "_",
-        ms=40,
-        color="black",
-        label="leading order",
-    )
+    expected = [found["after"]["expected"][name] for name in names]
+    axis.hlines(expected, np.arange(3) - 0.3, np.arange(3) + 0.3, color="black", label="leading order")
     axis.set_xticks(range(3), names)
     axis.legend(fontsize=7)
 

@@ -149,7 +149,7 @@ def test_masses_of_matched_jets(sample: Callable[[str], Path]) -> None:
         (dijet_masses(top, 24), 80.0, 14.0),
         (top_masses(top), 167.0, 22.0),
         (dijet_masses(events_of(sample("WZ_2L")), 24), 79.0, 15.0),
-        (dijet_masses(events_of(sample("haa4b_m_a60")), 36), 60.5, 12.0),
+        (dijet_masses(events_of(sample("haa4b_m_a60")), 36), 63.5, 12.0),
         (dijet_masses(events_of(sample("xyh_m_x500_m_y90")), 36), 82.0, 14.0),
     ):
         found = spread(masses)
