@@ -76,3 +76,34 @@ def topology_file(name: str) -> Path:
         msg = f"no event grammar {name!r} comes with the package; there are {', '.join(sorted(shipped))}"
         raise FileError(msg)
     return shipped[name]
+
+
+def simulation_plan(name: str) -> Path:
+    """Path of a plan for ``evenet-hep simulate`` that comes with the package.
+
+    Parameters
+    ----------
+    name : str
+        ``all`` or ``pretraining``.
+
+    Returns
+    -------
+    Path
+        A YAML file.
+
+    Raises
+    ------
+    FileError
+        For any other name.
+
+    Examples
+    --------
+    >>> simulation_plan("all").name
+    'all.yaml'
+    """
+    folder = Path(__file__).parent / "plans"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        msg = f"there is no plan {name!r}; plans are {', '.join(names)}"
+        raise FileError(msg)
+    return folder / f"{name}.yaml"

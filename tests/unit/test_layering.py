@@ -30,6 +30,8 @@ HEAVY = (
     "tabpfn",
     "zuko",
     "sklearn",
+    "pythia8mc",
+    "fastjet",
 )
 
 # Room -> heavy packages it may load, and rooms of ours it may load.
@@ -50,6 +52,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "baselines": (
         {"torch"},
         {"baselines", "model", "stats", "events", "schema", "topology", "errors", "kinematics", "share"},
+    ),
+    "simulate": (
+        {"awkward", "uproot", "pyarrow"},
+        {"simulate", "schema", "errors", "kinematics", "share"},
     ),
     "records": (
         {"awkward", "uproot", "pyarrow"},
