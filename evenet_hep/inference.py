@@ -48,11 +48,28 @@ NEEDS = {"invisible": "invisible_generation", "embedding": None}
 _NETWORKS: dict[tuple[str, str], EveNet] = {}
 _LOCK = threading.Lock()
 _LOADS = 0
+_PINNED = ""  # what "auto" and "cuda" mean in this process; empty: the first GPU, or the CPU
 
 
 def network_loads() -> int:
     """How many times this process has read a network from disk."""
     return _LOADS
+
+
+def pin_device(device: str) -> None:
+    """Let ``"auto"`` and ``"cuda"`` mean one device in this process; an empty name undoes it.
+
+    Workers that share a machine call it, so that each takes a GPU of its own.
+
+    Examples
+    --------
+    >>> pin_device("cpu")
+    >>> Predictor("demo", device="auto").chosen_device
+    'cpu'
+    >>> pin_device("")
+    """
+    global _PINNED  # noqa: PLW0603  a property of the process
+    _PINNED = device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,6 +190,16 @@ class Predictor:
         """Fields, order, units and transforms the network expects, and its classes."""
         return EventSchema.from_file(self.checkpoint / "schema.json")
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files of the checkpoint, as they were when this Predictor was made."""
+        return self._digest
+
+    @property
+    def chosen_device(self) -> str:
+        """The device that this process would use, such as ``"cpu"`` or ``"cuda:1"``."""
+        return str(_device(self.device))
+
     def __call__(
         self,
         events: ak.Array | EventCloud,
@@ -186,7 +213,8 @@ class Predictor:
         Parameters
         ----------
         events : ak.Array or EventCloud
-            See :meth:`EventCloud.from_awkward`; eager or virtual.
+            See :meth:`EventCloud.from_awkward`; eager or virtual. A dask-awkward array gives one, computed when asked
+            for and from the needed columns alone; see :mod:`evenet_hep.lazy`. Typetracers give a typetracer.
         collections, met, event_features : optional
             Objects, missing momentum and event features that replace the event's own, as in
             :meth:`EventCloud.from_awkward`.
@@ -206,9 +234,50 @@ class Predictor:
         InputError
             If the events do not fit the schema.
         """
-        network = self.network()
+        if type(events).__module__.startswith("dask_awkward."):
+            from evenet_hep.lazy import predict_dask  # noqa: PLC0415  needs an extra
+
+            return predict_dask(
+                self, events, collections=collections, met=met, event_features=event_features
+            )
+        is_traced = isinstance(events, ak.Array) and ak.backend(events) == "typetracer"
+        network = self.network("cpu" if is_traced else None)
+        cloud = self._cloud(events, network, collections, met, event_features)
+        records = self._to_records(self._predict(network, cloud), cloud, network)
+        if is_traced:
+            typed = records.layout.to_typetracer(forget_length=True)
+            return ak.Array(typed, behavior=records.behavior)
+        return records
+
+    def variations(
+        self,
+        events: ak.Array,
+        shifts: Mapping[str, Mapping[str, Any]],
+        *,
+        collections: Mapping[str, ak.Array] | None = None,
+        met: ak.Array | None = None,
+        event_features: Mapping[str, Any] | None = None,
+    ) -> dict[str, ak.Array]:
+        """Predictions for the nominal events and for systematic variations of them, in one pass.
+
+        See :func:`evenet_hep.variations.predict_variations`, which does it.
+        """
+        from evenet_hep.variations import predict_variations  # noqa: PLC0415  it needs this module
+
+        return predict_variations(
+            self, events, shifts, collections=collections, met=met, event_features=event_features
+        )
+
+    def _cloud(
+        self,
+        events: ak.Array | EventCloud,
+        network: EveNet,
+        collections: Mapping[str, ak.Array] | None,
+        met: ak.Array | None,
+        event_features: Mapping[str, Any] | None,
+    ) -> EventCloud:
         if not isinstance(events, EventCloud):
-            events = EventCloud.from_awkward(
+            return EventCloud.from_awkward(
                 events,
                 network.schema,
                 branches=self.branches,
@@ -216,7 +285,7 @@ class Predictor:
                 met=met,
                 event_features=dict(event_features or {}),
             )
-        elif events.schema.object_names != network.schema.object_names or (
+        if events.schema.object_names != network.schema.object_names or (
             events.schema.event_names != network.schema.event_names
         ):
             msg = (
@@ -224,12 +293,12 @@ class Predictor:
                 f"expects {network.schema.object_names + network.schema.event_names}"
             )
             raise PredictionError(msg)
-        return self._to_records(self._predict(network, events), events, network)
+        return events
 
-    def network(self) -> EveNet:
-        """The network in evaluation mode, read once per process and device."""
+    def network(self, device_name: str | None = None) -> EveNet:
+        """The network in evaluation mode, read once per process and device; by default on the Predictor's own."""
         global _LOADS  # noqa: PLW0603  counted, so that tests and users can see that there is one load per process
-        device = _device(self.device)
+        device = _device(device_name or self.device)
         key = (self._digest, str(device))
         with _LOCK:
             if key not in _NETWORKS:
@@ -430,8 +499,8 @@ def checkpoint_digest(folder: Path) -> str:
 def _device(name: str) -> torch.device:
     import torch  # noqa: PLC0415
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" or (name == "cuda" and _PINNED):
+        return torch.device(_PINNED or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError as error:
