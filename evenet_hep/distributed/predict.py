@@ -190,6 +190,8 @@ class _Run:
             self.manifest.complete = True
         except _Stop as stop:
             self.manifest.stopped = str(stop)
+        except OSError as error:  # of the connection: files and disks come back as reports
+            self.manifest.stopped = f"the connection to the scheduler was lost: {error}"
         finally:
             for future in self.running:
                 future.cancel(force=True)
@@ -239,7 +241,7 @@ class _Run:
 
     def _watch(self) -> None:
         if self.client.status != "running" or any(future.status == "lost" for future in self.running):
-            msg = f"the connection to the scheduler {self.client.scheduler_address} was lost"
+            msg = "the connection to the scheduler was lost"
             raise _Stop(msg)
         if time.monotonic() - self.last_slots < 1.0 and self.slots:
             return

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -213,7 +213,8 @@ def ready_workers(client: Client, predictor: Predictor) -> Iterator[ReadyWorkers
             yield workers
     finally:
         if client.status == "running":
-            client.unregister_worker_plugin(resource)
+            with suppress(OSError):  # the scheduler may be gone, and the plugin with it
+                client.unregister_worker_plugin(resource)
 
 
 def _state_of(resource: str, dask_worker: Worker | None = None) -> WorkerState | None:

@@ -208,9 +208,17 @@ class OpenTable:
         if self.is_parquet:
             edges = set(self._group_edges())
         else:
-            edges = {int(edge) for name in self.names for edge in self._table[name].entry_offsets}
+            edges = {int(edge) for name in self.names for edge in _entry_offsets(self._table[name])}
         inside = [start, *sorted(edge for edge in edges if start < edge < stop), stop]
         return list(itertools.pairwise(inside))
+
+
+def _entry_offsets(branch: Any) -> Iterable[int]:
+    """Where the baskets of a TBranch begin, or the clusters of an RNTuple."""
+    if hasattr(branch, "ntuple"):
+        return [cluster.num_first_entry for cluster in branch.ntuple.cluster_summaries]
+    offsets: Iterable[int] = branch.entry_offsets
+    return offsets
 
 
 def _require_branches(path: Path, present: Sequence[str], required: Sequence[str]) -> None:
