@@ -54,6 +54,7 @@ from evenet_hep.inference import Predictor
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_MANIFESTS = 10.0
+RESULT_PATIENCE = 30.0  # seconds
 MOST_SUBMISSIONS = 12  # of one job, against a cluster that loses everything it is given
 
 
@@ -264,10 +265,16 @@ class _Run:
             # The scheduler counts a death for every task that waited on the dead worker, too: the marks know better.
             reason = "workers died" if isinstance(error, KilledWorker) else f"{type(error).__name__}: {error}"
             self._again(job, reason)
-        elif job.chunk is None:
-            self._opened(future.result(), job)
         else:
-            self._scored(future.result(), job, job.chunk)
+            try:
+                report = future.result(timeout=RESULT_PATIENCE)
+            except TimeoutError:  # its worker died with the result: the table is there, and the next one finds it
+                self._again(job, "its result was lost")
+                return
+            if job.chunk is None:
+                self._opened(report, job)
+            else:
+                self._scored(report, job, job.chunk)
 
     def _again(self, job: _Job, reason: str) -> None:
         if job.submissions < MOST_SUBMISSIONS:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import dask
-from distributed import Client, WorkerPlugin, get_worker
+from distributed import Client, Status, WorkerPlugin, get_worker
 
 from evenet_hep.errors import DistributedError, EveNetError
 from evenet_hep.inference import Predictor, pin_device
@@ -77,12 +77,20 @@ class NetworkPlugin(WorkerPlugin):  # type: ignore[misc]
         state = await asyncio.to_thread(_make_ready, self.predictor, worker.state.nthreads)
         _states(worker)[self.resource] = state
         await worker.set_resources(**{self.resource: state.slots})
+        worker.loop.call_later(0.5, _announce, worker)
 
     async def teardown(self, worker: Worker) -> None:
         """Take the resource back; the network stays in memory for the next call."""
         _states(worker).pop(self.resource, None)
         if worker.status.name in ("running", "paused"):
             await worker.set_resources(**{self.resource: 0})
+
+
+def _announce(worker: Worker) -> None:
+    """Make the scheduler look for tasks that nobody could run: it does so for workers that wake, not for new resources."""
+    if worker.status is Status.running:
+        worker.status = Status.paused
+        worker.status = Status.running
 
 
 def _states(worker: Worker) -> dict[str, WorkerState]:
