@@ -242,8 +242,8 @@ class Predictor:
             )
         is_traced = isinstance(events, ak.Array) and ak.backend(events) == "typetracer"
         network = self.network("cpu" if is_traced else None)
-        cloud = self._cloud(events, network, collections, met, event_features)
-        records = self._to_records(self._predict(network, cloud), cloud, network)
+        cloud = self.cloud(events, network, collections, met, event_features)
+        records = self.to_records(self.predict_rows(network, cloud), cloud, network)
         if is_traced:
             typed = records.layout.to_typetracer(forget_length=True)
             return ak.Array(typed, behavior=records.behavior)
@@ -268,7 +268,7 @@ class Predictor:
             self, events, shifts, collections=collections, met=met, event_features=event_features
         )
 
-    def _cloud(
+    def cloud(
         self,
         events: ak.Array | EventCloud,
         network: EveNet,
@@ -276,6 +276,7 @@ class Predictor:
         met: ak.Array | None,
         event_features: Mapping[str, Any] | None,
     ) -> EventCloud:
+        """What the network is given: a cloud of the events, or the cloud itself if it fits the network."""
         if not isinstance(events, EventCloud):
             return EventCloud.from_awkward(
                 events,
@@ -312,32 +313,64 @@ class Predictor:
                 _LOADS += 1
             return _NETWORKS[key]
 
-    def _predict(self, network: EveNet, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
+    def predict_rows(
+        self,
+        network: EveNet,
+        cloud: EventCloud,
+        rows: npt.NDArray[np.int64] | None = None,
+        object_rows: npt.NDArray[np.int64] | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of every output for chosen events of a cloud.
+
+        Parameters
+        ----------
+        network : EveNet
+            As given by :meth:`network`.
+        cloud : EventCloud
+            What it reads.
+        rows : int array, shape (n,), optional
+            Events; all by default.
+        object_rows : int array, shape (n,), optional
+            Events with the same objects as ``rows``, bit for bit. Where several rows name the same one, the part of
+            the network that sees nothing but objects runs once for all of them.
+
+        Returns
+        -------
+        dict of str to array, shape (n, ...)
+        """
         import torch  # noqa: PLC0415
 
         for head in self.heads:
             if (part := NEEDS.get(head, head)) and getattr(network, part) is None:
                 msg = f"the network {self.checkpoint} has no {head} head"
                 raise PredictionError(msg)
+        rows = np.arange(len(cloud)) if rows is None else rows
+        object_rows = rows if object_rows is None else object_rows
         process = self._process(network)
-        results = self._empty_results(network, len(cloud), process)
+        results = self._empty_results(network, len(rows), process)
         device = next(network.parameters()).device
-        for rows, n_slots in self._batches(cloud.n_objects, network, device):
-            objects = torch.from_numpy(cloud.objects[rows, :n_slots]).to(device)
-            mask = torch.from_numpy(cloud.mask[rows, :n_slots]).to(device)
-            event_features = torch.from_numpy(cloud.event_features[rows]).to(device)
+        for places, n_slots in self._batches(cloud.n_objects[rows], network, device):
+            events = rows[places]
+            shared, which = np.unique(object_rows[places], return_inverse=True)
+            if len(shared) == len(events):
+                shared, which = events, np.arange(len(events))
+            objects = torch.from_numpy(cloud.objects[shared, :n_slots]).to(device)
+            mask = torch.from_numpy(cloud.mask[shared, :n_slots]).to(device)
+            event_features = torch.from_numpy(cloud.event_features[events]).to(device)
+            repeat = torch.from_numpy(which).to(device)
             with torch.inference_mode():
                 found: dict[str, torch.Tensor] = {}
                 if set(self.heads) != {"invisible"}:
-                    encoding = network.encode(objects, mask, event_features)
-                    found = self._read_heads(network, encoding, mask, process)
+                    encoding = _encode(network, objects, mask, event_features, repeat)
+                    found = self._read_heads(network, encoding, mask[repeat], process)
                 if "invisible" in self.heads:
-                    noise = torch.from_numpy(self._noise(network, cloud, rows)).to(device)
-                    found["invisible"] = self._draw(network, objects, mask, event_features, noise)
+                    noise = torch.from_numpy(self._noise(network, cloud, events)).to(device)
+                    inputs = objects[repeat], mask[repeat], event_features
+                    found["invisible"] = self._draw(network, *inputs, noise)
             for name, values in found.items():
-                place = results[name][rows]
+                place = results[name][places]
                 place[tuple(slice(size) for size in values.shape)] = values.cpu().numpy()
-                results[name][rows] = place
+                results[name][places] = place
         return results
 
     def _process(self, network: EveNet) -> Process | None:
@@ -460,9 +493,10 @@ class Predictor:
             start += len(rows)
             yield rows, int(n_objects[rows[-1]])
 
-    def _to_records(
+    def to_records(
         self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: EveNet
     ) -> ak.Array:
+        """Records of what :meth:`predict_rows` gave for all events of a cloud, in order."""
         config, fields = network.config, {}
         for head in self.heads:
             if head == "classification":
@@ -485,6 +519,19 @@ class Predictor:
                 parts = (results[name] for name in ("indices", "probability", "detection"))
                 fields[head] = resonance_records(FoundResonances(names, daughters, *parts), cloud)
         return ak.zip(fields, depth_limit=1)
+
+
+def _encode(
+    network: EveNet, objects: torch.Tensor, mask: torch.Tensor, event_features: torch.Tensor, repeat: torch.Tensor
+) -> Encoding:
+    """Vectors of events, some of which have the same objects: event i has those of row ``repeat[i]``."""
+    if len(repeat) == len(objects):
+        return network.encode(objects, mask, event_features)
+    points = network.pet(network.object_transform(objects, mask), mask)[repeat]
+    condition = network.embed_event(network.event_transform(event_features))
+    mask = mask[repeat]
+    encoding: Encoding = network.object_encoder(points, mask, condition, network.has_condition(mask))
+    return encoding
 
 
 def checkpoint_digest(folder: Path) -> str:
