@@ -199,6 +199,8 @@ class TrainingConfig:
         Chance of an event to be told its class where something is generated; 0 uses no labels.
     focal_gamma : float
         Exponent of the focal factor of the assignment; 0 is the plain cross-entropy.
+    complete_segments : bool
+        Segments are resonances with all their daughters alone; else those with at least one.
     feature_drop : float or None
         Chance of a feature of an event to be set to zero; None keeps that of the network.
     rotate, mirror : bool
@@ -247,6 +249,7 @@ class TrainingConfig:
     event_weights: bool = False
     class_condition: float = 1.0
     focal_gamma: float = 0.0
+    complete_segments: bool = False
     feature_drop: float | None = None
     rotate: bool = False
     mirror: bool = False

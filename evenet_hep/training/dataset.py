@@ -7,7 +7,7 @@ any of them on: that is what lets a run resume where it was.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +18,9 @@ from torch import Tensor
 from evenet_hep.errors import InputError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.labels import EventLabels, TrainingBatch
+from evenet_hep.events.statistics import Moments, effective_number_weights, mean_and_width
+from evenet_hep.events.training_events import index_layout, padded_batch
+from evenet_hep.events.training_set import TrainingSet
 from evenet_hep.schema import EventSchema
 from evenet_hep.topology import Topology
 
@@ -113,9 +116,27 @@ class ArrayEvents:
             msg = f"weight must be finite; event {np.flatnonzero(~np.isfinite(weights))[0]} is not"
             raise InputError(msg)
         self._batch = TrainingBatch(
-            cloud.objects, cloud.mask, cloud.event_features, classes.astype(np.int64), weights, *truth
+            cloud.objects,
+            cloud.mask,
+            cloud.event_features,
+            classes.astype(np.int64),
+            weights,
+            truth.process.astype(np.int64),
+            truth.indices.astype(np.int64),
+            truth.invisible.astype(np.float32),
+            truth.invisible_mask.astype(bool),
         )
         self._counts: npt.NDArray[np.int64] = cloud.mask.sum(axis=1)
+
+    @classmethod
+    def from_batch(
+        cls, batch: TrainingBatch, schema: EventSchema, *, topology: Topology | None = None
+    ) -> ArrayEvents:
+        """Events that are one large batch already; nothing is copied or checked."""
+        events = cls.__new__(cls)
+        events.schema, events.topology = schema, topology
+        events._batch, events._counts = batch, batch.mask.sum(axis=1)
+        return events
 
     def __len__(self) -> int:
         return len(self._batch.label)
@@ -167,19 +188,13 @@ class ArrayEvents:
         return TrainingBatch(
             batch.objects[rows, :slots],
             batch.mask[rows, :slots],
-            *(array[rows] for array in batch[2:6]),
-            batch.indices[rows].astype(np.int64),
-            *(array[rows] for array in batch[7:]),
+            *(array[rows] for array in batch[2:]),
         )
 
     def select(self, rows: npt.ArrayLike) -> ArrayEvents:
         """Some of the events: a bool per event, or positions."""
-        chosen = np.asarray(rows)
-        kept = object.__new__(ArrayEvents)
-        kept.schema, kept.topology = self.schema, self.topology
-        kept._batch = TrainingBatch(*(array[chosen] for array in self._batch))
-        kept._counts = self._counts[chosen]
-        return kept
+        chosen = TrainingBatch(*(array[np.asarray(rows)] for array in self._batch))
+        return ArrayEvents.from_batch(chosen, self.schema, topology=self.topology)
 
     @property
     def content(self) -> TrainingBatch:
@@ -242,33 +257,73 @@ class Split:
     Parameters
     ----------
     training_set : TrainingSet
-        Has ``schema``, ``topology``, ``n_events(split)`` and ``batches(split, batch_size, ...)``.
+        Open.
     name : str
         ``"train"``, ``"val"`` or ``"test"``.
+    limit : int, optional
+        A smaller sample; a larger one contains it.
+    classes : sequence of str, optional
+        Only events of these classes.
     """
 
-    def __init__(self, training_set: Any, name: str) -> None:
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        name: str,
+        *,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
         self.training_set = training_set
         self.name = name
+        self.chosen: dict[str, Any] = {"limit": limit, "classes": classes}
 
     @property
     def schema(self) -> EventSchema:
-        """Features and classes of the set."""
-        schema: EventSchema = self.training_set.schema
-        return schema
+        """Features and classes of the set, with the means and widths of its training events."""
+        return self.training_set.schema
 
     @property
-    def topology(self) -> Topology | None:
+    def topology(self) -> Topology:
         """Processes of the set."""
-        topology: Topology | None = self.training_set.topology
-        return topology
+        return self.training_set.topology
 
     def __len__(self) -> int:
-        return int(self.training_set.n_events(self.name))
+        return self.training_set.n_events(self.name, **self.chosen)
 
-    def batches(self, batch_size: int, **options: Any) -> Iterator[TrainingBatch]:
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        bucket: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> Iterator[TrainingBatch]:
         """Batches of one epoch; see :meth:`ArrayEvents.batches`."""
-        yield from self.training_set.batches(self.name, batch_size, **options)
+        return self.training_set.batches(
+            self.name,
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            bucket=bucket,
+            rank=rank,
+            world_size=world_size,
+            start=start,
+            drop_last=shuffle and len(self) >= batch_size * world_size,
+            **self.chosen,
+        )
+
+    def load(self) -> ArrayEvents:
+        """All events of the split in memory."""
+        events = self.training_set.events(self.name, **self.chosen)
+        rows, layout = np.arange(events.n_events), index_layout(self.topology)
+        batch = padded_batch(events, rows, layout, self.training_set.n_invisible)
+        return ArrayEvents.from_batch(batch, self.schema, topology=self.topology)
 
 
 class TensorBatch(NamedTuple):
@@ -399,9 +454,9 @@ def class_weights(counts: npt.ArrayLike, balance: str) -> npt.NDArray[np.float32
     counts : array-like, shape (C,)
         Events of each class.
     balance : {"none", "equal", "effective"}
-        All one; in inverse proportion to the number of events; or to the effective number
-        (1 - b^n) / (1 - b) with b = 1 - 1 / N for N events in total, as published. The last two are normalised to a
-        sum of C; a class without events gets zero.
+        All one; in inverse proportion to the number of events; or, as published, to the effective number, see
+        :func:`~evenet_hep.events.statistics.effective_number_weights`. In the last two a class without events gets
+        zero, and the others sum to their number.
 
     Examples
     --------
@@ -411,18 +466,16 @@ def class_weights(counts: npt.ArrayLike, balance: str) -> npt.NDArray[np.float32
     array([1.409, 0.591], dtype=float32)
     """
     numbers = np.maximum(np.asarray(counts, np.float64), 0.0)
-    if balance == "none" or not numbers.sum():
+    if balance == "none" or not numbers.any():
         return np.ones(len(numbers), np.float32)
     if balance == "effective":
-        total = numbers.sum()
-        # (1 - 1/N)^n as exp(n log(1 - 1/N)): N may be many millions.
-        numbers = -np.expm1(numbers * np.log1p(-1 / max(total, 1 + 1e-9)))
+        return effective_number_weights(numbers).astype(np.float32)
     weights = np.divide(1.0, numbers, out=np.zeros_like(numbers), where=numbers > 0)
-    return np.asarray(weights * len(weights) / weights.sum(), np.float32)
+    return np.asarray(weights * (numbers > 0).sum() / weights.sum(), np.float32)
 
 
-def feature_statistics(events: Events) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of every standardised feature, over real objects and over events.
+def measured_schema(events: Events) -> EventSchema:
+    """The schema of some events, with means and widths measured on them.
 
     Parameters
     ----------
@@ -431,29 +484,32 @@ def feature_statistics(events: Events) -> dict[str, tuple[float, float]]:
 
     Returns
     -------
-    dict of str to (float, float)
-        For :meth:`~evenet_hep.schema.EventSchema.with_statistics`. Padding does not count; zeros that are real do.
+    EventSchema
+        Padding does not count; zeros that are real do. What a transform does not standardise keeps its numbers.
     """
-    sums: dict[str, npt.NDArray[np.float64]] = {}
     schema = events.schema
+    groups = {"objects": schema.objects, "event_features": schema.event_features, "invisible": schema.invisible}
+    found: dict[str, list[Moments]] = {key: [Moments()] * len(features) for key, features in groups.items()}
+    number = Moments()
     for batch in events.batches(16_384, shuffle=False, bucket=False):
-        tables = ((schema.objects, batch.objects[batch.mask]), (schema.event_features, batch.event_features))
-        for features, values in tables:
-            for i, feature in enumerate(features):
-                if feature.transform in ("log", "standard"):
-                    column = values[:, i].astype(np.float64)
-                    column = np.log1p(column) if feature.transform == "log" else column
-                    part = np.array([len(column), column.sum(), (column**2).sum()])
-                    sums[feature.name] = sums.get(feature.name, 0.0) + part
-    return {name: _mean_and_std(*total) for name, total in sums.items()}
+        tables = {
+            "objects": batch.objects[batch.mask],
+            "event_features": batch.event_features,
+            "invisible": batch.invisible[batch.invisible_mask],
+        }
+        for key, features in groups.items():
+            if tables[key].shape[-1] == len(features):
+                parts = zip(features, tables[key].T, found[key], strict=True)
+                found[key] = [m.merge(Moments.of(x, log=f.transform == "log")) for f, x, m in parts]
+        number = number.merge(Moments.of(batch.mask.sum(axis=1)))
+    pairs = {
+        key: {f.name: mean_and_width(m, f.name) for f, m in zip(groups[key], moments, strict=True) if m.weight}
+        for key, moments in found.items()
+    }
+    return schema.with_statistics(**pairs, n_objects=mean_and_width(number, "n_objects"))
 
 
-def _mean_and_std(n: float, total: float, squares: float) -> tuple[float, float]:
-    mean = total / max(n, 1)
-    return float(mean), max(math.sqrt(max(squares / max(n, 1) - mean**2, 0.0)), 1e-3)
-
-
-def as_splits(train: Any, val: Any = None) -> tuple[Events, Events | None]:
+def as_splits(train: Events | TrainingSet, val: Events | None = None) -> tuple[Events, Events | None]:
     """Training and validation events: as given or, of a training set, its splits ``train`` and ``val``.
 
     Parameters
@@ -463,8 +519,8 @@ def as_splits(train: Any, val: Any = None) -> tuple[Events, Events | None]:
     val : Events, optional
         Validation events.
     """
-    if hasattr(train, "splits") or hasattr(train, "n_events"):
-        splits: Mapping[str, Any] = {name: Split(train, name) for name in ("train", "val")}
-        own = splits["val"] if len(splits["val"]) else None
-        return splits["train"], own if val is None else val
-    return train, val
+    if not isinstance(train, TrainingSet):
+        return train, val
+    if val is None and "val" in train.splits and train.n_events("val"):
+        val = Split(train, "val")
+    return Split(train, "train"), val

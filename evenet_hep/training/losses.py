@@ -75,6 +75,8 @@ class Losses(nn.Module):
         Chance of an event to be told its class where something is generated.
     focal_gamma : float
         Of the assignment.
+    complete_segments : bool
+        Segments are resonances with all their daughters alone.
 
     Raises
     ------
@@ -93,6 +95,7 @@ class Losses(nn.Module):
         event_weights: bool = False,
         class_condition: float = 1.0,
         focal_gamma: float = 0.0,
+        complete_segments: bool = False,
     ) -> None:
         super().__init__()
         self.event_weights = event_weights
@@ -108,7 +111,10 @@ class Losses(nn.Module):
             self.to_assignment = TargetMap(_needed(topology, "assignment"), config.assignment.topology)
         if config.segmentation is not None:
             grammar = _needed(topology, "segmentation")
-            self.to_segments = SegmentTable(grammar, config.segmentation.segments, config.segmentation.queries)
+            head = config.segmentation
+            self.to_segments = SegmentTable(
+                grammar, head.segments, head.queries, complete_only=complete_segments
+            )
             self.own_grammar = TargetMap(grammar, grammar)
         if config.regression is not None:
             self.to_regression = RegressionTable(

@@ -90,6 +90,7 @@ class TrainingModule(pl.LightningModule):
             event_weights=config.event_weights,
             class_condition=config.class_condition,
             focal_gamma=config.focal_gamma,
+            complete_segments=config.complete_segments,
         )
         if config.feature_drop is not None:
             _set_feature_drop(model, config.feature_drop)

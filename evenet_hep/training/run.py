@@ -157,6 +157,8 @@ def fit(
     if point is not None and _is_finished(model, keeper, point):
         return _finish(model, keeper, config, home, is_writer=True)
     with _as_it_was(model), _quiet():
+        if val is None or not len(val):
+            options = {"limit_val_batches": 0} | options
         trainer = _trainer(config, callbacks, options)
         per_epoch = batches_per_epoch(len(train), config.batch_size, trainer.world_size)
         module = TrainingModule(
@@ -168,6 +170,7 @@ def fit(
             folder=home,
         )
         data = RunData(train, val, module)
+        module.train()  # networks are loaded in eval mode
         trainer.fit(module, datamodule=data, ckpt_path=point, weights_only=True)
     return _finish(model, keeper, config, home, is_writer=trainer.is_global_zero)
 

@@ -102,7 +102,9 @@ class TargetMap(nn.Module):
 
 
 class SegmentTable(nn.Module):
-    """Segments of events: the resonances whose kinds have one, with all their daughters among the objects.
+    """Segments of events: resonances whose kind has one, and of whose daughters at least one was found.
+
+    The same as :func:`~evenet_hep.events.segments.segment_targets`, on the device of the network.
 
     Parameters
     ----------
@@ -112,6 +114,8 @@ class SegmentTable(nn.Module):
         Names of the classes of the head; class 0, nothing, comes before them.
     queries : int
         Most segments per event.
+    complete_only : bool
+        Leave out resonances of which a daughter is missing.
 
     Raises
     ------
@@ -120,10 +124,14 @@ class SegmentTable(nn.Module):
     """
 
     classes: Tensor
+    lengths: Tensor
 
-    def __init__(self, topology: Topology, segments: tuple[str, ...], queries: int) -> None:
+    def __init__(
+        self, topology: Topology, segments: tuple[str, ...], queries: int, *, complete_only: bool = False
+    ) -> None:
         super().__init__()
         self.queries = queries
+        self.complete_only = complete_only
         slots = max((len(p.resonances) for p in topology.processes), default=0)
         table = torch.zeros(len(topology.processes) + 1, slots, dtype=torch.long)
         lengths = torch.zeros(len(topology.processes) + 1, slots, dtype=torch.long)
@@ -138,8 +146,6 @@ class SegmentTable(nn.Module):
                 raise ConfigError(msg)
         self.register_buffer("classes", table, persistent=False)
         self.register_buffer("lengths", lengths, persistent=False)
-
-    lengths: Tensor
 
     def forward(self, targets: AssignmentTargets, mask: Tensor) -> SegmentTargets:
         """Classes (B, Q) and masks (B, Q, N) of the segments of each event, those that are there first.
@@ -158,12 +164,12 @@ class SegmentTable(nn.Module):
             empty = torch.zeros(batch, self.queries, dtype=torch.long, device=mask.device)
             return SegmentTargets(empty, mask.new_zeros(batch, self.queries, slots))
         indices = targets.indices  # (B, S, K)
-        is_complete = (indices >= 0).sum(dim=2) == lengths
         claimed = torch.zeros(*indices.shape[:2], slots + 1, dtype=torch.bool, device=mask.device)
         claimed.scatter_(2, torch.where(indices >= 0, indices, slots), True)
         claimed = claimed[..., :slots] & mask[:, None]
-        is_complete &= claimed.sum(dim=2) == lengths  # at different real objects
-        classes = torch.where(is_complete, classes, 0)
+        found = (indices >= 0).sum(dim=2)
+        is_segment = (found == lengths) if self.complete_only else (found > 0)
+        classes = torch.where(is_segment, classes, 0)
         order = (classes == 0).long().argsort(dim=1, stable=True)
         classes = classes.gather(1, order)
         claimed = claimed.gather(1, order[..., None].expand(-1, -1, slots)) & (classes > 0)[..., None]
