@@ -263,41 +263,63 @@ class EventSchema:
         """Names of the event features, in order."""
         return tuple(feature.name for feature in self.event_features)
 
-    def with_statistics(self, statistics: Mapping[str, tuple[float, float]]) -> EventSchema:
+    def with_statistics(
+        self,
+        statistics: Mapping[str, tuple[float, float]] | None = None,
+        *,
+        objects: Mapping[str, tuple[float, float]] | None = None,
+        event_features: Mapping[str, tuple[float, float]] | None = None,
+        invisible: Mapping[str, tuple[float, float]] | None = None,
+        n_objects: tuple[float, float] | None = None,
+    ) -> EventSchema:
         """The same schema with other means and standard deviations.
+
+        All are pairs of mean and standard deviation, after the logarithm where the transform has one.
 
         Parameters
         ----------
-        statistics : mapping of str to (float, float)
-            Mean and standard deviation per feature name, after the logarithm where the transform has one.
+        statistics : mapping of str to (float, float), optional
+            By name of an object or event feature. Names of invisible particles' features are not looked up here, as
+            ``pt`` would mean two things.
+        objects, event_features, invisible : mapping of str to (float, float), optional
+            By name within that list.
+        n_objects : (float, float), optional
+            Of the number of objects.
 
         Raises
         ------
         SchemaError
-            If a name is not in the schema.
+            If a name is not in the schema, or stands for both an object and an event feature.
 
         Examples
         --------
-        >>> schema = EventSchema.standard().with_statistics({"eta": (0.0, 1.2)})
-        >>> schema.objects[2].std
-        1.2
+        >>> schema = EventSchema.standard().with_statistics({"eta": (0.0, 1.2)}, invisible={"pt": (3.5, 0.8)})
+        >>> schema.objects[2].std, schema.invisible[0].mean
+        (1.2, 3.5)
         """
-        known = {*self.object_names, *self.event_names}
-        if unknown := sorted(set(statistics) - known):
-            msg = f"statistics name {', '.join(unknown)}, which the schema lacks; it has {', '.join(sorted(known))}"
-            raise SchemaError(msg)
-
-        def update(feature: Feature) -> Feature:
-            if feature.name not in statistics:
-                return feature
-            mean, std = statistics[feature.name]
-            return dataclasses.replace(feature, mean=float(mean), std=float(std))
-
-        return dataclasses.replace(
-            self,
-            objects=tuple(map(update, self.objects)),
-            event_features=tuple(map(update, self.event_features)),
-        )
+        lists = {
+            "objects": dict(objects or {}),
+            "event_features": dict(event_features or {}),
+            "invisible": dict(invisible or {}),
+        }
+        for name, pair in (statistics or {}).items():
+            places = [key for key in ("objects", "event_features") if name in _names(getattr(self, key))]
+            if not places:
+                known = ", ".join(sorted({*self.object_names, *self.event_names}))
+                msg = f"statistics name {name}, which the schema lacks; it has {known}"
+                raise SchemaError(msg)
+            if len(places) > 1:
+                msg = f"{name!r} is both an object and an event feature; give its statistics as objects or event_features"
+                raise SchemaError(msg)
+            lists[places[0]][name] = pair
+        changed: dict[str, Any] = {
+            key: _with_statistics(key, getattr(self, key), pairs) for key, pairs in lists.items()
+        }
+        if n_objects is not None:
+            changed["n_objects"] = _with_statistics(
+                "n_objects", [self.n_objects], {self.n_objects.name: n_objects}
+            )[0]
+        return dataclasses.replace(self, **changed)
 
     def to_json(self) -> str:
         """The schema as JSON text; :meth:`from_json` gives it back unchanged."""
@@ -341,6 +363,24 @@ class EventSchema:
         except SchemaError as error:
             msg = f"{path}: {error}"
             raise SchemaError(msg) from error
+
+
+def _names(features: Iterable[Feature]) -> list[str]:
+    return [feature.name for feature in features]
+
+
+def _with_statistics(
+    key: str, features: Sequence[Feature], pairs: Mapping[str, tuple[float, float]]
+) -> tuple[Feature, ...]:
+    if unknown := sorted(set(pairs) - set(_names(features))):
+        msg = f"statistics of {key} name {', '.join(unknown)}, which the schema lacks; it has {', '.join(_names(features))}"
+        raise SchemaError(msg)
+    return tuple(
+        dataclasses.replace(feature, mean=float(pairs[feature.name][0]), std=float(pairs[feature.name][1]))
+        if feature.name in pairs
+        else feature
+        for feature in features
+    )
 
 
 def _feature(where: str, content: object) -> Feature:

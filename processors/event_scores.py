@@ -21,33 +21,11 @@ import hist
 import numpy as np
 from coffea import processor
 
-from evenet_hep.events.observables import remove_overlap
+from evenet_hep.events.object_selection import select_objects as select_objects
 from evenet_hep.events.parquet import TableWriter, flat_records
 from evenet_hep.inference import Predictor
 
 IDENTIFIERS = ("run", "luminosityBlock", "event")
-
-
-def select_objects(events: ak.Array) -> dict[str, ak.Array]:
-    """Isolated leptons above 15 GeV, and jets above 25 GeV away from them, by collection name.
-
-    Parameters
-    ----------
-    events : ak.Array
-        NanoEvents.
-
-    Returns
-    -------
-    dict of str to ak.Array
-        ``Electron``, ``Muon`` and ``Jet``, to be passed to a Predictor as ``collections``.
-    """
-    electrons, muons, jets = events["Electron"], events["Muon"], events["Jet"]
-    electrons = electrons[
-        (electrons["pt"] > 15) & (abs(electrons["eta"]) < 2.5) & (electrons["pfRelIso03_all"] < 0.15)
-    ]
-    muons = muons[(muons["pt"] > 15) & (abs(muons["eta"]) < 2.4) & (muons["pfRelIso04_all"] < 0.15)]
-    jets = jets[(jets["pt"] > 25) & (abs(jets["eta"]) < 2.5)]
-    return {"Electron": electrons, "Muon": muons, "Jet": remove_overlap(jets, electrons, muons)}
 
 
 def mean_probabilities(content: Mapping[str, Any]) -> dict[str, float]:

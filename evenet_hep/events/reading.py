@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import awkward as ak
+import numpy as np
 import pyarrow.parquet as pq
 import uproot
 
@@ -219,6 +220,64 @@ def _entry_offsets(branch: Any) -> Iterable[int]:
         return [cluster.num_first_entry for cluster in branch.ntuple.cluster_summaries]
     offsets: Iterable[int] = branch.entry_offsets
     return offsets
+
+
+def read_range(
+    path: str | Path, names: Sequence[str], start: int, stop: int, *, tree: str = "Events"
+) -> ak.Array:
+    """Chosen branches of the events ``start`` to ``stop`` of a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        ROOT or Parquet file.
+    names : sequence of str
+        Branches; all must be there.
+    start, stop : int
+        First event, and the one behind the last.
+    tree : str
+        Name of the tree in a ROOT file.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be read; the message names it.
+    """
+    path = Path(path)
+    try:
+        if _kind(path) == "ROOT":
+            return _open_tree(path, tree).arrays(list(names), entry_start=start, entry_stop=stop)
+        file = _open_parquet(path)
+        groups, first, begin = [], 0, 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if first < stop and first + rows > start:
+                begin = begin if groups else first
+                groups.append(group)
+            first += rows
+        table = file.read_row_groups(groups, columns=list(names))
+        return ak.from_arrow(table.slice(start - begin, stop - start))
+    except FileError:
+        raise
+    except Exception as error:  # a damaged file makes the reader raise anything
+        msg = f"{path} cannot be read: {_sentence(error)}"
+        raise FileError(msg) from error
+
+
+def sum_of_weights(path: str | Path) -> float | None:
+    """Sum of the generator weights of all events that were generated for a NanoAOD file, skimmed ones included.
+
+    None without a tree ``Runs`` that says so.
+    """
+    path = Path(path)
+    if _kind(path) != "ROOT":
+        return None
+    try:
+        runs = _open_tree(path, "Runs")
+        names = [name for name in ("genEventSumw", "genEventSumw_") if name in runs]
+        return float(np.sum(runs[names[0]].array(library="np"))) if names else None
+    except FileError:
+        return None
 
 
 def _require_branches(path: Path, present: Sequence[str], required: Sequence[str]) -> None:
