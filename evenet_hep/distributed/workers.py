@@ -105,7 +105,7 @@ def _make_ready(predictor: Predictor, n_threads: int) -> WorkerState:
     try:
         wants_gpu = predictor.device in ("auto", "cuda") and torch.cuda.is_available()
         if wants_gpu:
-            pin_device(_take_gpu())
+            pin_device(take_gpu())
         device = predictor.chosen_device
         is_gpu = device.startswith("cuda")
         # On a GPU one chunk is read while another is scored; on a CPU a chunk has all threads to itself.
@@ -131,7 +131,7 @@ def _warm_up(predictor: Predictor) -> None:
     predictor(EventCloud.from_arrays(objects, mask, np.ones((1, len(schema.event_features)), np.float32), schema))
 
 
-def _take_gpu() -> str:
+def take_gpu() -> str:
     """A GPU that no other process of this package has taken, as ``"cuda:1"``."""
     import torch  # noqa: PLC0415
 

@@ -344,3 +344,16 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+def prepare(home: Path, config: TrainingConfig, resume: bool) -> str | None:
+    """Look at the folder of a run, write its settings, and give the checkpoint to go on from, if there is one.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another run, or this one and ``resume`` is not set.
+    FileError
+        If it holds something that is no run.
+    """
+    return _prepare(home, config, resume)
