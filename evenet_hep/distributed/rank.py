@@ -127,6 +127,7 @@ def trainer_options(job: RankJob) -> dict[str, Any]:
 
 def train(job: RankJob) -> dict[str, Any]:
     """Run the training, and give its history: the weights are in the folder of the run."""
+    from evenet_hep.distributed.norms import share_norms  # noqa: PLC0415
     from evenet_hep.events.training_set import TrainingSet  # noqa: PLC0415
     from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
     from evenet_hep.training.dataset import as_splits  # noqa: PLC0415
@@ -135,8 +136,10 @@ def train(job: RankJob) -> dict[str, Any]:
     launch = Path(job.launch)
     settings = cloudpickle.loads((launch / "settings.pkl").read_bytes())  # our own, written by the client
     train, val = (TrainingSet.open(x) if isinstance(x, str) else x for x in settings["events"])
+    network = EveNet.from_pretrained(launch / "network")
+    share_norms(network)
     history = fit(
-        EveNet.from_pretrained(launch / "network"),
+        network,
         *as_splits(train, val),
         settings["config"],
         settings["folder"],
