@@ -184,7 +184,7 @@ def flat_columns(
     """
     require_fields(name, objects, fields.values())
     needed = sorted(set(fields.values()))
-    chosen = ak.zip({f: objects[f] for f in needed}) if isinstance(objects, Mapping) else objects[needed]
+    chosen = _joined(name, objects, needed) if isinstance(objects, Mapping) else objects[needed]
     if chosen.ndim < 2:
         msg = f"{name} must hold one list of objects per event; found type {chosen.type}"
         raise InputError(msg)
@@ -195,6 +195,21 @@ def flat_columns(
     return offsets, {
         wanted: to_column(f"{name}[{source!r}]", flat[source]) for wanted, source in fields.items()
     }
+
+
+def _joined(name: str, columns: Mapping[str, ak.Array], needed: Sequence[str]) -> ak.Array:
+    """Records of columns that stand side by side in a flat table."""
+    for field_name in needed:
+        if columns[field_name].ndim < 2:  # it would be repeated for every object
+            found = columns[field_name].type
+            msg = f"{name}[{field_name!r}] must hold one list of numbers per event; found type {found}"
+            raise InputError(msg)
+    try:
+        return ak.zip({field_name: columns[field_name] for field_name in needed})
+    except (TypeError, ValueError) as error:
+        types = ", ".join(f"{field_name}: {columns[field_name].type}" for field_name in needed)
+        msg = f"the columns of {name} must hold one number per object, as many in each; they do not fit together: {types}"
+        raise InputError(msg) from error
 
 
 def to_column(where: str, values: Any) -> FloatArray:

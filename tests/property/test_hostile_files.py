@@ -110,7 +110,7 @@ def score_all(path: Path, out: Path) -> None:
         assert len(problem.reason) > 20
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(damage(), min_size=1, max_size=3))
 def test_wrong_branches(damages: list[tuple[str, str, Any]]) -> None:
     columns = good_columns()
@@ -122,7 +122,7 @@ def test_wrong_branches(damages: list[tuple[str, str, Any]]) -> None:
         score_all(path, Path(folder))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(damage(), min_size=1, max_size=2))
 def test_wrong_branches_of_root_files(damages: list[tuple[str, str, Any]]) -> None:
     columns = good_columns()
@@ -136,7 +136,7 @@ def test_wrong_branches_of_root_files(damages: list[tuple[str, str, Any]]) -> No
         score_all(path, Path(folder))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4), st.floats(0, 1))
 def test_bytes_of_root_files(overwritten: list[tuple[float, bytes]], kept: float) -> None:
     whole = root_bytes()
