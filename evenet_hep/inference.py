@@ -237,9 +237,7 @@ class Predictor:
         if type(events).__module__.startswith("dask_awkward."):
             from evenet_hep.lazy import predict_dask  # noqa: PLC0415  needs an extra
 
-            return predict_dask(
-                self, events, collections=collections, met=met, event_features=event_features
-            )
+            return predict_dask(self, events, collections=collections, met=met, event_features=event_features)
         is_traced = isinstance(events, ak.Array) and ak.backend(events) == "typetracer"
         network = self.network("cpu" if is_traced else None)
         cloud = self.cloud(events, network, collections, met, event_features)
@@ -522,7 +520,11 @@ class Predictor:
 
 
 def _encode(
-    network: EveNet, objects: torch.Tensor, mask: torch.Tensor, event_features: torch.Tensor, repeat: torch.Tensor
+    network: EveNet,
+    objects: torch.Tensor,
+    mask: torch.Tensor,
+    event_features: torch.Tensor,
+    repeat: torch.Tensor,
 ) -> Encoding:
     """Vectors of events, some of which have the same objects: event i has those of row ``repeat[i]``."""
     if len(repeat) == len(objects):

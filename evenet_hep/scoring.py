@@ -140,7 +140,9 @@ def score_file(
             if classes:
                 n_scored += int(np.isfinite(ak.to_numpy(columns[f"classification_{classes[0]}"])).sum())
             for name in classes:
-                totals[name] += float(np.nansum(ak.to_numpy(columns[f"classification_{name}"]), dtype=np.float64))
+                totals[name] += float(
+                    np.nansum(ak.to_numpy(columns[f"classification_{name}"]), dtype=np.float64)
+                )
             progress(len(chunk.events))
     means = {name: total / n_scored if n_scored else float("nan") for name, total in totals.items()}
     return ScoredFile(source, output, n_events, means, time.perf_counter() - start)

@@ -87,7 +87,8 @@ def predict(
     ] = False,
     chunk_size: Annotated[int, typer.Option("--chunk-size", min=1, help="Events at a time.")] = 50_000,
     scheduler: Annotated[
-        str, typer.Option("--scheduler", metavar="ADDRESS", help="Score on a Dask cluster, one table per chunk.")
+        str,
+        typer.Option("--scheduler", metavar="ADDRESS", help="Score on a Dask cluster, one table per chunk."),
     ] = "",
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Score in so many processes here, one table per chunk.")
@@ -109,7 +110,13 @@ def predict(
         raise SchemaError(msg)
     if scheduler or workers:
         _predict_on_workers(
-            predictor, files, out, tree=tree, chunk_size=chunk_size, where=(scheduler, workers), skip_bad=skip_bad
+            predictor,
+            files,
+            out,
+            tree=tree,
+            chunk_size=chunk_size,
+            where=(scheduler, workers),
+            skip_bad=skip_bad,
         )
         return
     total = 0

@@ -39,7 +39,9 @@ NOTES = "evenet_hep"  # key of our notes in a table
 RUNNING = ".running"  # folder of the attempts, below the folder of the tables
 MOST_HALVINGS = 1000  # of one chunk, in memory; each costs some milliseconds
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_OPEN = threading.local()  # the last file this thread has read: opening one of 1500 branches takes half a second
+_OPEN = (
+    threading.local()
+)  # the last file this thread has read: opening one of 1500 branches takes half a second
 
 
 class Problem(NamedTuple):
@@ -194,7 +196,7 @@ def score_chunk(chunk: ChunkOfFile, fingerprint: str, task: Task) -> ChunkReport
     begin, path = time.perf_counter(), task.out / chunk.table
     attempts = Attempts(task.out / RUNNING / task.run, chunk.table)
     try:
-        if (found := _finished(path, chunk, fingerprint, task)) is not None:
+        if (found := _finished(path, fingerprint, task)) is not None:
             return found
         if (deaths := attempts.deaths()) >= task.most_deaths:
             reason = f"{deaths} worker{'s' * (deaths > 1)} died over these events (out of memory, or killed)"
@@ -241,23 +243,29 @@ def _open(source: SourceFile, predictor: Predictor) -> OpenTable:
     try:
         status = os.stat(source.path)  # noqa: PTH116  a path of text
     except OSError as error:
-        msg = f"no such file: {source.path}" if error.errno == errno.ENOENT else f"{source.path}: {error.strerror}"
+        msg = (
+            f"no such file: {source.path}"
+            if error.errno == errno.ENOENT
+            else f"{source.path}: {error.strerror}"
+        )
         raise FileError(msg) from error
     key = source, status.st_size, status.st_mtime_ns, predictor.digest, predictor.branches
     if getattr(_OPEN, "key", None) != key:
         _OPEN.key = None
-        _OPEN.table = OpenTable(
-            source.path, predictor.schema, tree=source.tree, branches=predictor.branches
-        )
+        _OPEN.table = OpenTable(source.path, predictor.schema, tree=source.tree, branches=predictor.branches)
         _OPEN.key = key
     table: OpenTable = _OPEN.table
     return table
 
 
-def _finished(path: Path, chunk: ChunkOfFile, fingerprint: str, task: Task) -> ChunkReport | None:
+def _finished(path: Path, fingerprint: str, task: Task) -> ChunkReport | None:
     """The report of a table that an attempt before has finished; the notes in it say what it is."""
     notes = read_notes(path)
-    if notes is None or notes["identity"] != identity_of(task.predictor) or notes["fingerprint"] != fingerprint:
+    if (
+        notes is None
+        or notes["identity"] != identity_of(task.predictor)
+        or notes["fingerprint"] != fingerprint
+    ):
         return None
     return ChunkReport(
         notes["n_events"],

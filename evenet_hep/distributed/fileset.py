@@ -35,7 +35,8 @@ class SourceFile(NamedTuple):
     @property
     def stem(self) -> str:
         """What the tables of this file begin with; the same in every run, whatever other files there are."""
-        where = hashlib.sha256("\0".join((self.dataset, self.path, self.tree)).encode()).hexdigest()[:8]
+        text = f"{self.dataset}\n{self.path}\n{self.tree}"
+        where = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
         name = f"{slug(Path(self.path).stem)}-{where}"
         return f"{slug(self.dataset)}/{name}" if self.dataset else name
 

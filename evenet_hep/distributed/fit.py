@@ -242,7 +242,9 @@ class _Training:
                     raise DistributedError(msg)
             self._require_workers()
             if self.deadline is not None and time.monotonic() - begin > self.deadline:
-                msg = f"the training took longer than {self.deadline:.0f} s and was ended; resume=True goes on"
+                msg = (
+                    f"the training took longer than {self.deadline:.0f} s and was ended; resume=True goes on"
+                )
                 raise DistributedError(msg)
             time.sleep(0.2)
         return [future.result(timeout=self.timeout) for future in futures]

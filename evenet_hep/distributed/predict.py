@@ -136,7 +136,9 @@ def predict_files(
         finally:
             shutil.rmtree(out / RUNNING / run, ignore_errors=True)
     if manifest.stopped:
-        msg = f"{manifest.stopped}; {manifest.n_events} events are in tables, the same call goes on from there"
+        msg = (
+            f"{manifest.stopped}; {manifest.n_events} events are in tables, the same call goes on from there"
+        )
         raise DistributedError(msg)
     return manifest
 
@@ -268,7 +270,9 @@ class _Run:
         else:
             try:
                 report = future.result(timeout=RESULT_PATIENCE)
-            except TimeoutError:  # its worker died with the result: the table is there, and the next one finds it
+            except (
+                TimeoutError
+            ):  # its worker died with the result: the table is there, and the next one finds it
                 self._again(job, "its result was lost")
                 return
             if job.chunk is None:
@@ -281,7 +285,9 @@ class _Run:
             self.waiting.appendleft(job)
             return
         start, stop = (job.chunk.start, job.chunk.stop) if job.chunk else (0, -1)
-        self._fail(job.source, Problem(start, stop, "error", f"given up after {job.submissions} times: {reason}"))
+        self._fail(
+            job.source, Problem(start, stop, "error", f"given up after {job.submissions} times: {reason}")
+        )
 
     def _opened(self, report: FileReport, job: _Job) -> None:
         source = job.source
@@ -363,7 +369,9 @@ class _Run:
         except OSError as error:
             # The last manifest still stands there, and the tables know more than it does.
             self.manifest.complete = False
-            self.manifest.stopped = self.manifest.stopped or f"{self.task.out} cannot be written: {error.strerror}"
+            self.manifest.stopped = (
+                self.manifest.stopped or f"{self.task.out} cannot be written: {error.strerror}"
+            )
 
 
 def _inspect(source: SourceFile, task: Task, resource: str) -> FileReport:

@@ -134,9 +134,7 @@ def simulate_prediction(n_events: int, chunk_size: int, site: Site, *, seed: int
     first_idle = min(end for end, _ in free)
     work = n_events * site.seconds_per_event
     tail = max(0.0, last - first_idle)
-    return Forecast(
-        last, work / (last * site.workers), deaths, disk_busy / last, scheduler_busy / last, tail
-    )
+    return Forecast(last, work / (last * site.workers), deaths, disk_busy / last, scheduler_busy / last, tail)
 
 
 def _duration(size: int, site: Site) -> float:

@@ -122,13 +122,16 @@ def _make_ready(predictor: Predictor, n_threads: int) -> WorkerState:
 def _warm_up(predictor: Predictor) -> None:
     """Read the network, and score one made-up event: kernels are compiled, and heads that are not there are found."""
     import numpy as np  # noqa: PLC0415
+
     from evenet_hep.events.cloud import EventCloud  # noqa: PLC0415
 
     predictor.network()
     schema = predictor.schema
     mask = np.arange(schema.capacity)[None] < 1
     objects = np.ones((1, schema.capacity, len(schema.objects)), np.float32)
-    predictor(EventCloud.from_arrays(objects, mask, np.ones((1, len(schema.event_features)), np.float32), schema))
+    predictor(
+        EventCloud.from_arrays(objects, mask, np.ones((1, len(schema.event_features)), np.float32), schema)
+    )
 
 
 def take_gpu() -> str:
@@ -269,7 +272,9 @@ def require_resources(client: Client, resources: Mapping[str, float]) -> None:
     for worker in workers.values():
         if all(worker["resources"].get(name, 0) >= amount for name, amount in resources.items()):
             return
-    offered = sorted({f"{name}={amount:g}" for w in workers.values() for name, amount in w["resources"].items()})
+    offered = sorted(
+        {f"{name}={amount:g}" for w in workers.values() for name, amount in w["resources"].items()}
+    )
     asked = ", ".join(f"{name}={amount:g}" for name, amount in resources.items())
     msg = f"no worker offers {asked}; the {len(workers)} workers offer {', '.join(offered) or 'no resources'}"
     raise DistributedError(msg)

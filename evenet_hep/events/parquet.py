@@ -54,7 +54,9 @@ class TableWriter:
         if len(set(lengths.values())) > 1:
             msg = f"the columns of a table must be of one length; found {lengths}"
             raise InputError(msg)
-        fields = [pa.field(name, array.type, nullable=_may_be_missing(array)) for name, array in arrays.items()]
+        fields = [
+            pa.field(name, array.type, nullable=_may_be_missing(array)) for name, array in arrays.items()
+        ]
         table = pa.table(arrays, schema=pa.schema(fields))
         if self._writer is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +67,9 @@ class TableWriter:
     def describe(self, notes: Mapping[str, str]) -> None:
         """Put notes about the table into the file; at least one piece must have been written."""
         if self._writer is None:
-            msg = "a table must have columns before it is described; append a piece first, an empty one will do"
+            msg = (
+                "a table must have columns before it is described; append a piece first, an empty one will do"
+            )
             raise InputError(msg)
         self._writer.add_key_value_metadata(dict(notes))
 

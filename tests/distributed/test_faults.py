@@ -155,7 +155,7 @@ def test_a_file_that_vanishes(
 def limit_files(n_bytes: int) -> None:
     """Run on a worker: the system refuses to write more than so many bytes into a file."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes if n_bytes else hard, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes or hard, hard))
 
 
 def test_files_that_may_not_grow(client: Client, predict: Predictor, check: Check, tmp_path: Path) -> None:
@@ -228,7 +228,9 @@ def test_a_worker_that_cannot_read_the_checkpoint(
         check(tmp_path / "out", files)
         assert {entry.worker.rpartition(":")[2] for entry in manifest.tables} == {str(seeing[1])}
         client.run(hide_weights, True, workers=[seeing[0]])
-        with pytest.raises(DistributedError, match="none of the 2 workers can use .* cannot read the weights"):
+        with pytest.raises(
+            DistributedError, match="none of the 2 workers can use .* cannot read the weights"
+        ):
             predict_files(client, predict, files, tmp_path / "none", progress=False)
     finally:
         client.run(hide_weights, False)

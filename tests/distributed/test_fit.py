@@ -48,7 +48,9 @@ def events(n: int = 256, *, pause: float = 0.0) -> ArrayEvents:
     label = rng.integers(0, 2, n)
     mask = np.arange(schema.capacity) < rng.integers(2, 6, n)[:, None]
     objects = rng.normal(size=(n, schema.capacity, len(schema.objects))).astype(np.float32)
-    objects[..., schema.object_names.index("pt")] = 30 + 40 * rng.random((n, schema.capacity)) + 20 * label[:, None]
+    objects[..., schema.object_names.index("pt")] = (
+        30 + 40 * rng.random((n, schema.capacity)) + 20 * label[:, None]
+    )
     objects[..., schema.object_names.index("energy")] = 100
     objects = np.where(mask[..., None], objects, 0).astype(np.float32)
     features = np.abs(rng.normal(size=(n, len(schema.event_features)))).astype(np.float32)
@@ -119,7 +121,9 @@ def test_two_workers_give_the_loss_curve_of_one_with_twice_the_batch(client: Cli
 
 
 def children(pid: int) -> list[psutil.Process]:
-    return [p for p in psutil.Process(pid).children() if "evenet_hep.distributed.rank" in " ".join(p.cmdline())]
+    return [
+        p for p in psutil.Process(pid).children() if "evenet_hep.distributed.rank" in " ".join(p.cmdline())
+    ]
 
 
 def test_a_process_that_dies_ends_the_training_and_it_resumes(client: Client, tmp_path: Path) -> None:
@@ -135,7 +139,9 @@ def test_a_process_that_dies_ends_the_training_and_it_resumes(client: Client, tm
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        with pytest.raises(DistributedError, match="process . died with code -9.*resume=True goes on from there"):
+        with pytest.raises(
+            DistributedError, match="process . died with code -9.*resume=True goes on from there"
+        ):
             fit(client, network_config(), data, config=config, folder=tmp_path / "run")
     finally:
         stop.set()
@@ -160,4 +166,11 @@ def test_a_deadline_and_wrong_requests(client: Client, tmp_path: Path) -> None:
     with pytest.raises(DistributedError, match="workers must be from 1 to 2"):
         fit(client, network_config(), data, config=settings(4), folder=tmp_path / "a", workers=3)
     with pytest.raises(DistributedError, match="no worker tcp://nowhere"):
-        fit(client, network_config(), data, config=settings(4), folder=tmp_path / "a", workers=["tcp://nowhere:1"])
+        fit(
+            client,
+            network_config(),
+            data,
+            config=settings(4),
+            folder=tmp_path / "a",
+            workers=["tcp://nowhere:1"],
+        )

@@ -157,7 +157,9 @@ def test_nobody_waits_for_what_is_not_there(client: Client, predict: Predictor, 
     ):
         predict_files(nobody, predict, FILESET, tmp_path, progress=False)
     with pytest.raises(DistributedError, match="has no assignment head"):
-        predict_files(client, Predictor("demo", heads=("assignment",)), FILESET, tmp_path / "a", progress=False)
+        predict_files(
+            client, Predictor("demo", heads=("assignment",)), FILESET, tmp_path / "a", progress=False
+        )
     with pytest.raises(InputError, match="files must be paths"):
         predict_files(client, predict, ["root://host//file.root"], tmp_path / "b", progress=False)
 

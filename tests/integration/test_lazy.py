@@ -110,9 +110,7 @@ def test_lazy_selections(samples: dict[str, Path], events: ak.Array) -> None:
     (columns,) = dak.necessary_columns(out).values()
     assert columns == NEEDED | {"Muon_pfRelIso04_all"}
     expected = predict(events, collections=select(events)).classification.TT
-    assert np.array_equal(
-        out.classification.TT.compute(scheduler="synchronous"), expected, equal_nan=True
-    )
+    assert np.array_equal(out.classification.TT.compute(scheduler="synchronous"), expected, equal_nan=True)
 
 
 def test_apply_to_fileset() -> None:

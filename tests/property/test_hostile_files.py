@@ -137,7 +137,10 @@ def test_wrong_branches_of_root_files(damages: list[tuple[str, str, Any]]) -> No
 
 
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4), st.floats(0, 1))
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=40)), min_size=1, max_size=4),
+    st.floats(0, 1),
+)
 def test_bytes_of_root_files(overwritten: list[tuple[float, bytes]], kept: float) -> None:
     whole = root_bytes()
     content = bytearray(whole)

@@ -9,7 +9,9 @@ from evenet_hep.errors import ConfigError
 
 
 def test_whole_rounds() -> None:
-    site = Site(10, 1e-3, overhead_per_event=1e-4, seconds_per_chunk=1.0, start_seconds=20, scheduler_seconds=0)
+    site = Site(
+        10, 1e-3, overhead_per_event=1e-4, seconds_per_chunk=1.0, start_seconds=20, scheduler_seconds=0
+    )
     forecast = simulate_prediction(1_000_000, 50_000, site)
     assert forecast.seconds == pytest.approx(20 + 2 * (50 + 5 + 1))
     assert forecast.efficiency == pytest.approx(1000 / (10 * forecast.seconds))

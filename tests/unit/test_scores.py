@@ -42,14 +42,18 @@ def test_several_tables_and_another_order(tmp_path: Path) -> None:
 def test_missing_events(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [(1, 1, 1), (1, 1, 256)], TT=np.array([0.1, 0.2]))
     wanted = events([(1, 1, 256), (1, 2, 1), (2, 1, 1)])
-    with pytest.raises(InputError, match="no scores for 2 of 3 events; the first is run 1, luminosityBlock 2, event 1"):
+    with pytest.raises(
+        InputError, match="no scores for 2 of 3 events; the first is run 1, luminosityBlock 2, event 1"
+    ):
         Scores(tmp_path).attach(wanted)
     assert Scores(tmp_path).match(wanted, missing="none").to_list() == [{"TT": 0.2}, None, None]
 
 
 def test_repeated_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [(1, 1, 7), (1, 1, 8), (1, 1, 7)], TT=np.zeros(3))
-    with pytest.raises(InputError, match="1 rows with the identifiers of another row, the first is run 1, .* event 7"):
+    with pytest.raises(
+        InputError, match="1 rows with the identifiers of another row, the first is run 1, .* event 7"
+    ):
         Scores(tmp_path).attach(events([(1, 1, 8)]))
 
 

@@ -38,7 +38,9 @@ def shifts(events: ak.Array) -> dict[str, dict[str, Any]]:
 
 
 def numbers(records: ak.Array) -> np.ndarray:
-    return np.stack([ak.to_numpy(records.classification[name]) for name in records.classification.fields], axis=1)
+    return np.stack(
+        [ak.to_numpy(records.classification[name]) for name in records.classification.fields], axis=1
+    )
 
 
 def test_the_numbers_of_separate_calls() -> None:
@@ -117,7 +119,9 @@ def test_wrong_requests_are_named() -> None:
     predict = Predictor("demo", device="cpu")
     with pytest.raises(PredictionError, match="must not be called 'nominal'"):
         predict.variations(some, {"nominal": {}})
-    with pytest.raises(PredictionError, match="'up' may replace collections, met, event_features; found jets"):
+    with pytest.raises(
+        PredictionError, match="'up' may replace collections, met, event_features; found jets"
+    ):
         predict.variations(some, {"up": {"jets": some.Jet}})
     with pytest.raises(PredictionError, match="need events that are there"):
         predict.variations(ak.to_backend(some, "typetracer"), {})
