@@ -66,7 +66,7 @@ def docs(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Speeds, printed as ratios."""
     session.install(*PINS, "-e.[test]")
-    session.run("pytest", "-m", "benchmark", "-s", "tests/benchmarks", *session.posargs)
+    session.run("pytest", "-m", "benchmark", "-s", *(session.posargs or ("tests/benchmarks", "tests/distributed")))
 
 
 if __name__ == "__main__":
