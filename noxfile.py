@@ -15,7 +15,7 @@ nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 
 DASK = ("dask", "distributed")  # what the newest-dask session does not pin
-DASK_TESTS = ("tests/distributed", "tests/integration/test_lazy.py", "tests/integration/test_predictor.py")
+DASK_TESTS = ("tests/cluster", "tests/integration/test_lazy.py", "tests/integration/test_predictor.py")
 PINS = ("-c", "constraints.txt")
 
 
@@ -66,7 +66,7 @@ def docs(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Speeds, printed as ratios."""
     session.install(*PINS, "-e.[test]")
-    session.run("pytest", "-m", "benchmark", "-s", *(session.posargs or ("tests/benchmarks", "tests/distributed")))
+    session.run("pytest", "-m", "benchmark", "-s", *(session.posargs or ("tests/benchmarks", "tests/cluster")))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def open_cluster(scheduler: str = "", n_workers: int = 0, *, patience: float = 3
             n_workers=n_workers,
             threads_per_worker=threads,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster) as client,

@@ -195,7 +195,7 @@ def test_a_disk_that_fills(
     file = write_nano(tmp_path / "events.root", 4000, seed=1)
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(150_000))
-    with pytest.raises(DistributedError, match="is full|cannot be written"):
+    with pytest.raises(DistributedError, match=r"is full|cannot be written"):
         predict_files(client, predict, [file], small_disk, chunk_size=500, progress=False)
     ballast.unlink()
     predict_files(client, predict, [file], small_disk, chunk_size=500, progress=False)
@@ -229,7 +229,7 @@ def test_a_worker_that_cannot_read_the_checkpoint(
         assert {entry.worker.rpartition(":")[2] for entry in manifest.tables} == {str(seeing[1])}
         client.run(hide_weights, True, workers=[seeing[0]])
         with pytest.raises(
-            DistributedError, match="none of the 2 workers can use .* cannot read the weights"
+            DistributedError, match=r"none of the 2 workers can use .* cannot read the weights"
         ):
             predict_files(client, predict, files, tmp_path / "none", progress=False)
     finally:
@@ -272,6 +272,7 @@ def poison(client: Client, event: int) -> None:
     client.register_plugin(Poison())
 
 
+@pytest.mark.slow
 def test_an_event_that_kills_workers_is_found(predict: Predictor, check: Check, tmp_path: Path) -> None:
     files = [write_nano(tmp_path / f"{i}.root", 40, seed=i, first=100 * i) for i in range(3)]
     with processes() as client:
@@ -311,7 +312,7 @@ SCHEDULER = """
 import sys, time
 from distributed import LocalCluster
 if __name__ == "__main__":
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", silence_logs=50)
     print(cluster.scheduler_address, flush=True)
     time.sleep(600)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import cloudpickle
 import numpy as np
 import psutil
 import pytest
+import torch
 from distributed import Client
 
 pytest.importorskip("lightning")
@@ -69,8 +71,6 @@ def slow_events(pause: float) -> type[ArrayEvents]:
 
 
 def network_config() -> EveNetConfig:
-    import dataclasses
-
     tiny = EveNetConfig.tiny()
     plain = {
         name: dataclasses.replace(
@@ -106,8 +106,6 @@ def test_two_workers_give_the_loss_curve_of_one_with_twice_the_batch(client: Cli
     data = events()
     folder = tmp_path / "two"
     _, history = fit(client, network_config(), data, config=settings(32), folder=folder, log=print)
-    import torch
-
     torch.manual_seed(1)
     alone = EveNet(network_config(), data.schema)
     expected = fit_here(alone, data, None, settings(64), tmp_path / "one")
@@ -126,6 +124,7 @@ def children(pid: int) -> list[psutil.Process]:
     ]
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_training_and_it_resumes(client: Client, tmp_path: Path) -> None:
     data, config = events(pause=0.05), settings(16, epochs=4)
     workers = client.run(os.getpid)
@@ -140,7 +139,7 @@ def test_a_process_that_dies_ends_the_training_and_it_resumes(client: Client, tm
     killer.start()
     try:
         with pytest.raises(
-            DistributedError, match="process . died with code -9.*resume=True goes on from there"
+            DistributedError, match=r"process . died with code -9.*resume=True goes on from there"
         ):
             fit(client, network_config(), data, config=config, folder=tmp_path / "run")
     finally:
@@ -157,6 +156,7 @@ def test_a_process_that_dies_ends_the_training_and_it_resumes(client: Client, tm
     np.testing.assert_allclose(history.train_loss, whole.train_loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_deadline_and_wrong_requests(client: Client, tmp_path: Path) -> None:
     data = events(pause=0.2)
     with pytest.raises(DistributedError, match="longer than 15 s"):

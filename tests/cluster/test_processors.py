@@ -90,7 +90,7 @@ def test_futures(iterative: dict[str, Any], predict: Predictor) -> None:
 
 def test_dask_threads(iterative: dict[str, Any], predict: Predictor) -> None:
     cluster = LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=logging.ERROR
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0", silence_logs=logging.ERROR
     )
     with cluster, Client(cluster) as client, ready_workers(client, predict):
         assert_same(run_with(processor.DaskExecutor(client=client, status=False), predict), iterative)
@@ -151,7 +151,7 @@ def test_nobody_waits_for_what_is_not_there(client: Client, predict: Predictor, 
     with pytest.raises(DistributedError, match="no worker offers GPU=1; the 2 workers offer no resources"):
         require_resources(client, {"GPU": 1})
     with (
-        LocalCluster(n_workers=0, dashboard_address=None, silence_logs=logging.ERROR) as empty,
+        LocalCluster(n_workers=0, dashboard_address=":0", silence_logs=logging.ERROR) as empty,
         Client(empty) as nobody,
         pytest.raises(DistributedError, match="has no workers"),
     ):

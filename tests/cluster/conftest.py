@@ -74,7 +74,7 @@ def processes(n_workers: int = 2, **options: Any) -> Iterator[Client]:
             n_workers=n_workers,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
             **options,
         ) as cluster,
