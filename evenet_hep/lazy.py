@@ -60,7 +60,7 @@ def predict_dask(
     require_dask_awkward()
     import dask_awkward  # noqa: PLC0415  an extra
 
-    return dask_awkward.map_partitions(
+    return dask_awkward.map_partitions(  # type: ignore[attr-defined]
         _call,
         predict,
         events,

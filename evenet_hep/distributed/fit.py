@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from distributed import Client, Event, Future, MultiLock, get_worker
-from distributed.comm import get_address_host
+from distributed.comm import get_address_host  # type: ignore[attr-defined]
 
 from evenet_hep.distributed.workers import (
     require_resources,
@@ -288,7 +288,7 @@ def _open_store(name: str, timeout: float) -> tuple[str, int]:
     worker = get_worker()
     # The address by which the scheduler and the other workers know this one: host names may lie.
     host = get_address_host(worker.address)
-    store = torch.distributed.TCPStore(
+    store = torch.distributed.TCPStore(  # type: ignore[attr-defined]
         host, 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout)
     )
     vars(worker).setdefault("_evenet_hep_stores", {})[name] = store

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 import torch
-from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.pytorch.plugins.environments import ClusterEnvironment  # type: ignore[attr-defined]
 from lightning.pytorch.strategies import DDPStrategy
 
 
@@ -135,7 +135,8 @@ def train(job: RankJob) -> dict[str, Any]:
 
     launch = Path(job.launch)
     settings = cloudpickle.loads((launch / "settings.pkl").read_bytes())  # our own, written by the client
-    train, val = (TrainingSet.open(x) if isinstance(x, str) else x for x in settings["events"])
+    train, val = settings["events"]
+    train = TrainingSet.open(train) if isinstance(train, str) else train
     network = EveNet.from_pretrained(launch / "network")
     share_norms(network)
     history = fit(

@@ -56,7 +56,7 @@ class WorkerState(NamedTuple):
     problem: str = ""
 
 
-class NetworkPlugin(WorkerPlugin):  # type: ignore[misc]
+class NetworkPlugin(WorkerPlugin):
     """Makes a worker ready for a network, whenever the worker starts.
 
     Parameters
@@ -220,7 +220,7 @@ def ready_workers(client: Client, predictor: Predictor) -> Iterator[ReadyWorkers
             msg = f"none of the {len(states)} workers can use {predictor.checkpoint}: {'; '.join(reasons)}"
             raise DistributedError(msg)
         _wait_for_slots(client, resource)
-        with dask.annotate(resources={resource: 1}):
+        with dask.annotate(resources={resource: 1}):  # type: ignore[attr-defined]
             yield workers
     finally:
         if client.status == "running":
@@ -273,7 +273,7 @@ def require_resources(client: Client, resources: Mapping[str, float]) -> None:
         if all(worker["resources"].get(name, 0) >= amount for name, amount in resources.items()):
             return
     offered = sorted(
-        {f"{name}={amount:g}" for w in workers.values() for name, amount in w["resources"].items()}
+        {f"{name}={amount:g}" for w in workers.values() for name, amount in w["resources"].items() if amount}
     )
     asked = ", ".join(f"{name}={amount:g}" for name, amount in resources.items())
     msg = f"no worker offers {asked}; the {len(workers)} workers offer {', '.join(offered) or 'no resources'}"
@@ -289,7 +289,9 @@ def require_same_package(client: Client) -> None:
         Naming a worker and what it has.
     """
     if not scheduler_workers(client):
-        msg = f"the scheduler {client.scheduler.address} has no workers; start some, or wait for them"
+        msg = (
+            f"the scheduler {client.scheduler_info()['address']} has no workers; start some, or wait for them"
+        )
         raise DistributedError(msg)
     expected = version("evenet-hep")
     # A function of the standard library: a worker without the package could not read one of ours.

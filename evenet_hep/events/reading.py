@@ -195,7 +195,7 @@ class OpenTable:
         last = group + 1
         while last + 1 < len(edges) and edges[last] < stop:
             last += 1
-        groups = list(range(group, last)) if len(edges) > 1 else []
+        groups: list[int] = list(range(group, last)) if len(edges) > 1 else []
         table = self._table.read_row_groups(groups, columns=self.names)
         return ak.from_arrow(table.slice(start - edges[group], stop - start))
 

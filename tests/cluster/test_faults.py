@@ -36,13 +36,13 @@ Check = Callable[..., Manifest]
 
 def slow_down(seconds: float) -> None:
     """Run on a worker: every chunk takes longer."""
-    plain = vars(chunk_task).setdefault("_plain", chunk_task.score_events)
+    plain = vars(chunk_task).setdefault("_plain", vars(chunk_task)["score_events"])
 
     def slow(*arguments: Any) -> Any:
         time.sleep(seconds)
         return plain(*arguments)
 
-    chunk_task.score_events = slow if seconds else plain
+    vars(chunk_task)["score_events"] = slow if seconds else plain
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def hide_weights(is_hidden: bool) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     plain = vars(safetensors.torch).setdefault("_plain", safetensors.torch.load_file)
-    safetensors.torch.load_file = refuse if is_hidden else plain
+    vars(safetensors.torch)["load_file"] = refuse if is_hidden else plain
     inference._NETWORKS.clear()
 
 
@@ -251,23 +251,23 @@ def test_values_that_make_no_sense(client: Client, predict: Predictor, check: Ch
 def poison(client: Client, event: int) -> None:
     from distributed import WorkerPlugin
 
-    class Poison(WorkerPlugin):  # type: ignore[misc]
+    class Poison(WorkerPlugin):
         """The process dies when it scores a certain event."""
 
         name = "poison"
 
         def setup(self, worker: Any) -> None:
-            plain = vars(chunk_task).setdefault("_plain", chunk_task.score_events)
+            plain = vars(chunk_task).setdefault("_plain", vars(chunk_task)["score_events"])
 
             def score(predictor: Any, source: Any, chunk: Any) -> Any:
                 if event in chunk.events["event"].tolist():
                     os.kill(os.getpid(), signal.SIGKILL)
                 return plain(predictor, source, chunk)
 
-            chunk_task.score_events = score
+            vars(chunk_task)["score_events"] = score
 
         def teardown(self, worker: Any) -> None:
-            chunk_task.score_events = vars(chunk_task)["_plain"]
+            vars(chunk_task)["score_events"] = vars(chunk_task)["_plain"]
 
     client.register_plugin(Poison())
 

@@ -184,5 +184,5 @@ def test_chunks_suit_the_network(predict: Predictor) -> None:
 
 def test_annotations_end_with_the_block(client: Client, predict: Predictor) -> None:
     with ready_workers(client, predict) as workers:
-        assert dask.get_annotations() == {"resources": {workers.resource: 1}}
-    assert dask.get_annotations() == {}
+        assert dask.get_annotations() == {"resources": {workers.resource: 1}}  # type: ignore[attr-defined]
+    assert dask.get_annotations() == {}  # type: ignore[attr-defined]

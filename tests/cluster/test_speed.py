@@ -17,6 +17,7 @@ from evenet_hep import EventCloud, Predictor
 from evenet_hep.distributed import predict_files
 from evenet_hep.events.reading import read_chunks
 from evenet_hep.events.systematics import shift_energy_scale, shift_soft_met_components
+
 from .conftest import processes, write_nano
 
 pytestmark = pytest.mark.benchmark
@@ -30,7 +31,13 @@ def predict() -> Predictor:
 
 def seconds(client: Client, predict: Predictor, files: list[Path], out: Path) -> tuple[float, float]:
     """Time of the clock, and of the workers for their chunks, once everything is warm."""
-    predict_files(client, predict, [write_nano(out.parent / f"{out.name}.root", 200, seed=9)], out / "warm", progress=False)
+    predict_files(
+        client,
+        predict,
+        [write_nano(out.parent / f"{out.name}.root", 200, seed=9)],
+        out / "warm",
+        progress=False,
+    )
     start = time.perf_counter()
     manifest = predict_files(client, predict, files, out / "scores", chunk_size=N, progress=False)
     wall = time.perf_counter() - start
@@ -88,7 +95,9 @@ def test_variations_in_one_pass(predict: Predictor, tmp_path: Path) -> None:
     jets = ak.zip({name[4:]: events[name] for name in events.fields if name.startswith("Jet_")})
     met = ak.zip({"pt": events["MET_pt"], "phi": events["MET_phi"]})
     jes = {f"jes{a}": shift_energy_scale(jets, met, a) for a in (-0.02, 0.02)}
-    shifts = {name: {"collections": {"Jet": shifted.jets}, "met": shifted.met} for name, shifted in jes.items()}
+    shifts = {
+        name: {"collections": {"Jet": shifted.jets}, "met": shifted.met} for name, shifted in jes.items()
+    }
     shifts |= {f"soft{x}": {"met": shift_soft_met_components(met, x, 0.0)} for x in (-5.0, 5.0)}
     predict.variations(events[:100], {})
     start = time.process_time()
