@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import uproot
-from distributed import Client
+from distributed import Client, WorkerPlugin
 
-from evenet_hep import Predictor
+from evenet_hep import Predictor, inference
 from evenet_hep.distributed import Manifest, chunk_task, predict_files, read_manifest
 from evenet_hep.errors import DistributedError
 
@@ -204,7 +204,6 @@ def test_a_disk_that_fills(
 
 def hide_weights(is_hidden: bool) -> None:
     """Run on a worker: the system does not let it read the weights."""
-    from evenet_hep import inference
 
     def refuse(path: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(path))
@@ -249,8 +248,6 @@ def test_values_that_make_no_sense(client: Client, predict: Predictor, check: Ch
 
 
 def poison(client: Client, event: int) -> None:
-    from distributed import WorkerPlugin
-
     class Poison(WorkerPlugin):
         """The process dies when it scores a certain event."""
 

@@ -127,7 +127,7 @@ def test_apply_to_fileset() -> None:
     graphs = apply_to_fileset(
         lambda events: predict(events).classification.TT, fileset, schemaclass=NanoAODSchema
     )
-    (found,) = dask.compute(graphs, scheduler="synchronous")  # type: ignore[attr-defined]
+    (found,) = dask.compute(graphs, scheduler="synchronous")  # type: ignore[attr-defined,no-untyped-call]
     for name, scores in found.items():
         path = next(iter(fileset[name]["files"]))
         events = NanoEventsFactory.from_root({path: "Events"}, mode="virtual").events()
