@@ -7,11 +7,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2025.5.1"
 nox.options.default_venv_backend = "virtualenv"
 
+DASK = ("dask", "distributed")  # what the newest-dask session does not pin
+DASK_TESTS = ("tests/cluster", "tests/integration/test_lazy.py", "tests/integration/test_predictor.py")
 PINS = ("-c", "constraints.txt")
 
 
@@ -33,6 +37,25 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def lazy(session: nox.Session) -> None:
+    """Workers, executors and lazy arrays with dask-awkward and the dask that it works with."""
+    session.install(*PINS, "-e.[train,test]")
+    session.run("python", "-c", "import dask_awkward")  # else its tests would be skipped in silence
+    session.run("pytest", *(session.posargs or DASK_TESTS))
+
+
+@nox.session(default=False)
+def newest_dask(session: nox.Session) -> None:
+    """Workers, executors and lazy arrays with the newest dask, which dask-awkward does not work with."""
+    pins = [line for line in Path("constraints.txt").read_text().splitlines() if not line.startswith(DASK)]
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("\n".join(pins) + "\n")
+    session.install("-c", str(constraints), "-e.[train,test-newest-dask]")
+    session.install("--upgrade", "-c", str(constraints), "dask", "distributed")
+    session.run("pytest", *(session.posargs or DASK_TESTS))
+
+
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """Documentation, warnings as errors; the tutorials are executed."""
     session.install(*PINS, "-e.[docs]")
@@ -43,7 +66,8 @@ def docs(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Speeds, printed as ratios."""
     session.install(*PINS, "-e.[test]")
-    session.run("pytest", "-m", "benchmark", "-s", "-n", "0", "tests/benchmarks", *session.posargs)
+    folders = session.posargs or ("tests/benchmarks", "tests/cluster")
+    session.run("pytest", "-m", "benchmark", "-s", "-n", "0", *folders)
 
 
 if __name__ == "__main__":

@@ -29,3 +29,7 @@ class CheckpointError(EveNetError):
 
 class PredictionError(EveNetError):
     """A prediction that was asked for and cannot be made."""
+
+
+class DistributedError(EveNetError):
+    """A job on many workers that cannot go on: no workers, no scheduler, a full disk. What was done is kept."""

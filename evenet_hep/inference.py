@@ -60,11 +60,28 @@ NEEDS = {"invisible": "invisible_generation", "embedding": None}
 _NETWORKS: dict[tuple[str, str], Network] = {}
 _LOCK = threading.Lock()
 _LOADS = 0
+_PINNED = ""  # what "auto" and "cuda" mean in this process; empty: the first GPU, or the CPU
 
 
 def network_loads() -> int:
     """How many times this process has read a network from disk."""
     return _LOADS
+
+
+def pin_device(device: str) -> None:
+    """Let ``"auto"`` and ``"cuda"`` mean one device in this process; an empty name undoes it.
+
+    Workers that share a machine call it, so that each takes a GPU of its own.
+
+    Examples
+    --------
+    >>> pin_device("cpu")
+    >>> Predictor("demo", device="auto").chosen_device
+    'cpu'
+    >>> pin_device("")
+    """
+    global _PINNED  # noqa: PLW0603  a property of the process
+    _PINNED = device
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +204,16 @@ class Predictor:
         """Fields, order, units and transforms the network expects, and its classes."""
         return EventSchema.from_file(self.checkpoint / "schema.json")
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the files of the checkpoint, as they were when this Predictor was made."""
+        return self._digest
+
+    @property
+    def chosen_device(self) -> str:
+        """The device that this process would use, such as ``"cpu"`` or ``"cuda:1"``."""
+        return str(_device(self.device))
+
     def __call__(
         self,
         events: ak.Array | EventCloud,
@@ -200,7 +227,8 @@ class Predictor:
         Parameters
         ----------
         events : ak.Array or EventCloud
-            See :meth:`EventCloud.from_awkward`; eager or virtual.
+            See :meth:`EventCloud.from_awkward`; eager or virtual. A dask-awkward array gives one, computed when asked
+            for and from the needed columns alone; see :mod:`evenet_hep.lazy`. Typetracers give a typetracer.
         collections, met, event_features : optional
             Objects, missing momentum and event features that replace the event's own, as in
             :meth:`EventCloud.from_awkward`.
@@ -221,9 +249,49 @@ class Predictor:
         InputError
             If the events do not fit the schema.
         """
-        network = self.network()
+        if type(events).__module__.startswith("dask_awkward."):
+            from evenet_hep.lazy import predict_dask  # noqa: PLC0415  needs an extra
+
+            return predict_dask(self, events, collections=collections, met=met, event_features=event_features)
+        is_traced = isinstance(events, ak.Array) and ak.backend(events) == "typetracer"
+        network = self.network("cpu" if is_traced else None)
+        cloud = self.cloud(events, network, collections, met, event_features)
+        records = self.to_records(self.predict_rows(network, cloud), cloud, network)
+        if is_traced:
+            typed = records.layout.to_typetracer(forget_length=True)
+            return ak.Array(typed, behavior=records.behavior)
+        return records
+
+    def variations(
+        self,
+        events: ak.Array,
+        shifts: Mapping[str, Mapping[str, Any]],
+        *,
+        collections: Mapping[str, ak.Array] | None = None,
+        met: ak.Array | None = None,
+        event_features: Mapping[str, Any] | None = None,
+    ) -> dict[str, ak.Array]:
+        """Predictions for the nominal events and for systematic variations of them, in one pass.
+
+        See :func:`evenet_hep.variations.predict_variations`, which does it.
+        """
+        from evenet_hep.variations import predict_variations  # noqa: PLC0415  it needs this module
+
+        return predict_variations(
+            self, events, shifts, collections=collections, met=met, event_features=event_features
+        )
+
+    def cloud(
+        self,
+        events: ak.Array | EventCloud,
+        network: EveNet,
+        collections: Mapping[str, ak.Array] | None,
+        met: ak.Array | None,
+        event_features: Mapping[str, Any] | None,
+    ) -> EventCloud:
+        """What the network is given: a cloud of the events, or the cloud itself if it fits the network."""
         if not isinstance(events, EventCloud):
-            events = EventCloud.from_awkward(
+            return EventCloud.from_awkward(
                 events,
                 network.schema,
                 branches=self.branches,
@@ -231,7 +299,7 @@ class Predictor:
                 met=met,
                 event_features=dict(event_features or {}),
             )
-        elif events.schema.object_names != network.schema.object_names or (
+        if events.schema.object_names != network.schema.object_names or (
             events.schema.event_names != network.schema.event_names
         ):
             msg = (
@@ -239,12 +307,12 @@ class Predictor:
                 f"expects {network.schema.object_names + network.schema.event_names}"
             )
             raise PredictionError(msg)
-        return self._to_records(self._predict(network, events), events, network)
+        return events
 
-    def network(self) -> Network:
-        """The network in evaluation mode, read once per process and device."""
+    def network(self, device_name: str | None = None) -> Network:
+        """The network in evaluation mode, read once per process and device; by default on the Predictor's own."""
         global _LOADS  # noqa: PLW0603  counted, so that tests and users can see that there is one load per process
-        device = _device(self.device)
+        device = _device(device_name or self.device)
         key = (self._digest, str(device))
         with _LOCK:
             if key not in _NETWORKS:
@@ -256,37 +324,70 @@ class Predictor:
                 _LOADS += 1
             return _NETWORKS[key]
 
-    def _predict(self, network: Network, cloud: EventCloud) -> dict[str, npt.NDArray[Any]]:
+    def predict_rows(
+        self,
+        network: Network,
+        cloud: EventCloud,
+        rows: npt.NDArray[np.int64] | None = None,
+        object_rows: npt.NDArray[np.int64] | None = None,
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Arrays of every output for chosen events of a cloud.
+
+        Parameters
+        ----------
+        network : EveNet or GraphNetwork
+            As given by :meth:`network`.
+        cloud : EventCloud
+            What it reads.
+        rows : int array, shape (n,), optional
+            Events; all by default.
+        object_rows : int array, shape (n,), optional
+            Events with the same objects as ``rows``, bit for bit. Where several rows name the same one, the part of
+            the network that sees nothing but objects runs once for all of them.
+
+        Returns
+        -------
+        dict of str to array, shape (n, ...)
+        """
         import torch  # noqa: PLC0415
 
         from evenet_hep.graph_scores import predict_graphs  # noqa: PLC0415
         from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
 
         if not isinstance(network, EveNet):
-            return predict_graphs(network, cloud, self.heads, batch_size=self.batch_size)
+            chosen = cloud if rows is None else cloud[rows]
+            return predict_graphs(network, chosen, self.heads, batch_size=self.batch_size)
         for head in self.heads:
             if (part := NEEDS.get(head, head)) and getattr(network, part, None) is None:
                 msg = f"the network {self.checkpoint} has no {head} head"
                 raise PredictionError(msg)
+        rows = np.arange(len(cloud)) if rows is None else rows
+        object_rows = rows if object_rows is None else object_rows
         process = self._process(network)
-        results = self._empty_results(network, len(cloud), process)
+        results = self._empty_results(network, len(rows), process)
         device = next(network.parameters()).device
-        for rows, n_slots in self._batches(cloud.n_objects, network, device):
-            objects = torch.from_numpy(cloud.objects[rows, :n_slots]).to(device)
-            mask = torch.from_numpy(cloud.mask[rows, :n_slots]).to(device)
-            event_features = torch.from_numpy(cloud.event_features[rows]).to(device)
+        for places, n_slots in self._batches(cloud.n_objects[rows], network, device):
+            events = rows[places]
+            shared, which = np.unique(object_rows[places], return_inverse=True)
+            if len(shared) == len(events):
+                shared, which = events, np.arange(len(events))
+            objects = torch.from_numpy(cloud.objects[shared, :n_slots]).to(device)
+            mask = torch.from_numpy(cloud.mask[shared, :n_slots]).to(device)
+            event_features = torch.from_numpy(cloud.event_features[events]).to(device)
+            repeat = torch.from_numpy(which).to(device)
             with torch.inference_mode():
                 found: dict[str, torch.Tensor] = {}
                 if set(self.heads) != {"invisible"}:
-                    encoding = network.encode(objects, mask, event_features)
-                    found = self._read_heads(network, encoding, mask, process)
+                    encoding = _encode(network, objects, mask, event_features, repeat)
+                    found = self._read_heads(network, encoding, mask[repeat], process)
                 if "invisible" in self.heads:
-                    noise = torch.from_numpy(self._noise(network, cloud, rows)).to(device)
-                    found["invisible"] = self._draw(network, objects, mask, event_features, noise)
+                    noise = torch.from_numpy(self._noise(network, cloud, events)).to(device)
+                    inputs = objects[repeat], mask[repeat], event_features
+                    found["invisible"] = self._draw(network, *inputs, noise)
             for name, values in found.items():
-                place = results[name][rows]
+                place = results[name][places]
                 place[tuple(slice(size) for size in values.shape)] = values.cpu().numpy()
-                results[name][rows] = place
+                results[name][places] = place
         return results
 
     def _process(self, network: EveNet) -> Process | None:
@@ -409,9 +510,10 @@ class Predictor:
             start += len(rows)
             yield rows, int(n_objects[rows[-1]])
 
-    def _to_records(
+    def to_records(
         self, results: Mapping[str, npt.NDArray[Any]], cloud: EventCloud, network: Network
     ) -> ak.Array:
+        """Records of what :meth:`predict_rows` gave for all events of a cloud, in order."""
         from evenet_hep.graph_scores import graph_records  # noqa: PLC0415
         from evenet_hep.model.evenet import EveNet  # noqa: PLC0415
 
@@ -441,6 +543,23 @@ class Predictor:
         return ak.zip(fields, depth_limit=1)
 
 
+def _encode(
+    network: EveNet,
+    objects: torch.Tensor,
+    mask: torch.Tensor,
+    event_features: torch.Tensor,
+    repeat: torch.Tensor,
+) -> Encoding:
+    """Vectors of events, some of which have the same objects: event i has those of row ``repeat[i]``."""
+    if len(repeat) == len(objects):
+        return network.encode(objects, mask, event_features)
+    points = network.pet(network.object_transform(objects, mask), mask)[repeat]
+    condition = network.embed_event(network.event_transform(event_features))
+    mask = mask[repeat]
+    encoding: Encoding = network.object_encoder(points, mask, condition, network.has_condition(mask))
+    return encoding
+
+
 def checkpoint_digest(folder: Path) -> str:
     """SHA-256 of the three files of a checkpoint, as hexadecimal text."""
     digest = hashlib.sha256()
@@ -466,8 +585,8 @@ def _read_network(folder: Path) -> Network:
 def _device(name: str) -> torch.device:
     import torch  # noqa: PLC0415
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" or (name == "cuda" and _PINNED):
+        return torch.device(_PINNED or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError as error:

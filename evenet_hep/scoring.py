@@ -134,18 +134,28 @@ def score_file(
         for chunk in read_chunks(
             source, schema, tree=tree, branches=predictor.branches, chunk_size=chunk_size
         ):
-            columns = _scored_columns(predictor, source, chunk)
+            columns = score_chunk(predictor, source, chunk)
             table.append(columns)
             n_events += len(chunk.events)
-            n_scored += int(np.isfinite(columns[f"classification_{classes[0]}"]).sum()) if classes else 0
+            if classes:
+                n_scored += int(np.isfinite(ak.to_numpy(columns[f"classification_{classes[0]}"])).sum())
             for name in classes:
-                totals[name] += float(np.nansum(columns[f"classification_{name}"], dtype=np.float64))
+                totals[name] += float(
+                    np.nansum(ak.to_numpy(columns[f"classification_{name}"]), dtype=np.float64)
+                )
             progress(len(chunk.events))
     means = {name: total / n_scored if n_scored else float("nan") for name, total in totals.items()}
     return ScoredFile(source, output, n_events, means, time.perf_counter() - start)
 
 
-def _scored_columns(predictor: Predictor, source: Path, chunk: Chunk) -> dict[str, np.ndarray]:
+def score_chunk(predictor: Predictor, source: Path, chunk: Chunk) -> dict[str, Any]:
+    """Columns of a table for some events of a file: their identifiers, or their numbers, and their scores.
+
+    Raises
+    ------
+    InputError
+        Naming the file and the first event of the chunk.
+    """
     try:
         scores = predictor(chunk.events)
     except InputError as error:
@@ -154,7 +164,7 @@ def _scored_columns(predictor: Predictor, source: Path, chunk: Chunk) -> dict[st
     identifiers = {name: chunk.events[name] for name in IDENTIFIERS if name in ak.fields(chunk.events)}
     if not identifiers:
         identifiers = {"entry": np.arange(chunk.start, chunk.stop)}
-    return {name: ak.to_numpy(values) for name, values in {**identifiers, **flat_records(scores)}.items()}
+    return {**identifiers, **flat_records(scores)}
 
 
 def table_paths(sources: Sequence[Path], out: Path) -> list[Path]:

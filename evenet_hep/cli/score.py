@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,6 +20,9 @@ from rich.table import Table
 
 from evenet_hep.cli.app import app, console
 from evenet_hep.errors import FileError, SchemaError
+
+if TYPE_CHECKING:
+    from evenet_hep.inference import Predictor
 
 Tree = Annotated[str, typer.Option("--tree", help="Name of the tree in ROOT files.")]
 Where = Annotated[
@@ -83,8 +86,18 @@ def predict(
         bool, typer.Option("--skip-bad", help="Go on after a bad file and report it.")
     ] = False,
     chunk_size: Annotated[int, typer.Option("--chunk-size", min=1, help="Events at a time.")] = 50_000,
+    scheduler: Annotated[
+        str,
+        typer.Option("--scheduler", metavar="ADDRESS", help="Score on a Dask cluster, one table per chunk."),
+    ] = "",
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Score in so many processes here, one table per chunk.")
+    ] = 0,
 ) -> None:
-    """Write class probabilities for every event of some files."""
+    """Write class probabilities for every event of some files.
+
+    With --scheduler or --workers the same command goes on where it stopped, and a manifest says what failed and why.
+    """
     with console.status("loading torch"):
         from evenet_hep.events.reading import inspect_file  # noqa: PLC0415
         from evenet_hep.inference import Predictor  # noqa: PLC0415
@@ -95,6 +108,17 @@ def predict(
     if schema is not None and EventSchema.from_file(schema) != predictor.schema:
         msg = f"the schema {schema} is not that of the model {model}: {_difference(schema, predictor.schema)}"
         raise SchemaError(msg)
+    if scheduler or workers:
+        _predict_on_workers(
+            predictor,
+            files,
+            out,
+            tree=tree,
+            chunk_size=chunk_size,
+            where=(scheduler, workers),
+            skip_bad=skip_bad,
+        )
+        return
     total = 0
     for file in files:
         try:
@@ -128,6 +152,31 @@ def predict(
         if result.error:
             console.print(f"skipped: {result.error}", style="yellow", highlight=False, soft_wrap=True)
     if not done:
+        raise typer.Exit(1)
+
+
+def _predict_on_workers(
+    predictor: Predictor,
+    files: list[Path],
+    out: Path,
+    *,
+    tree: str,
+    chunk_size: int,
+    where: tuple[str, int],
+    skip_bad: bool,
+) -> None:
+    with console.status("starting workers"):
+        from evenet_hep.distributed import predict_files  # noqa: PLC0415
+        from evenet_hep.distributed.local import open_cluster  # noqa: PLC0415
+
+    with open_cluster(*where) as client:
+        manifest = predict_files(client, predictor, files, out, tree=tree, chunk_size=chunk_size)
+    console.print(f"{manifest.n_events} events in {len(manifest.tables)} tables in {out}")
+    for failure in manifest.failures:
+        events = f"events {failure.start} to {failure.stop}" if failure.stop >= 0 else "all events"
+        text = f"not scored: {events} of {failure.file}: {failure.reason}"
+        console.print(text, style="yellow", highlight=False, soft_wrap=True)
+    if manifest.failures and not (skip_bad and manifest.tables):
         raise typer.Exit(1)
 
 

@@ -155,8 +155,11 @@ class EventCloud:
         wanted = {name for name in schema.event_names if name not in source.event_columns}
         for start in range(0, n_events, _EVENTS_AT_ONCE):
             part = slice(start, min(start + _EVENTS_AT_ONCE, n_events))
-            flat = _flatten(blocks, part, schema, wanted)
+            with np.errstate(over="ignore", invalid="ignore"):  # found below, and named
+                flat = _flatten(blocks, part, schema, wanted)
             fill_objects(*flat, objects[part], mask[part], index[part], sums[part])
+        _require_finite(objects, schema.object_names, "objects")
+        _require_finite(sums, COMPUTED, "event features")
         names = tuple(block.name for block in blocks)
         where = index.view(INDEX)[..., 0]
         return cls(objects, mask, _event_features(source, schema, sums), schema, where, names, sizes)
@@ -278,6 +281,17 @@ class EventCloud:
         mine = self.index["collection"] == c
         flat[(starts[:, None] + self.index["position"])[mine]] = values[mine]
         return ak.unflatten(flat, counts)
+
+
+def _require_finite(values: FloatArray, names: Sequence[str], what: str) -> None:
+    """What was computed of finite numbers may be too large all the same: the energy of an object at eta = 1000."""
+    if not np.isfinite(values).all():
+        where = np.argwhere(~np.isfinite(values))[0]
+        msg = (
+            f"{what}: {names[where[-1]]!r} of event {where[0]} must be finite; found {values[tuple(where)]}, "
+            "computed of a pt, eta or mass that no detector measures"
+        )
+        raise InputError(msg)
 
 
 def _check_shape(name: str, array: npt.NDArray[Any], expected: tuple[int, ...]) -> None:

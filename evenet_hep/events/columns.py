@@ -184,17 +184,32 @@ def flat_columns(
     """
     require_fields(name, objects, fields.values())
     needed = sorted(set(fields.values()))
-    chosen = ak.zip({f: objects[f] for f in needed}) if isinstance(objects, Mapping) else objects[needed]
+    chosen = _joined(name, objects, needed) if isinstance(objects, Mapping) else objects[needed]
     if chosen.ndim < 2:
         msg = f"{name} must hold one list of objects per event; found type {chosen.type}"
         raise InputError(msg)
-    chosen = ak.materialize(chosen)
+    chosen = ak.materialize(without_tracer(chosen))
     offsets = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(_counts(name, chosen), out=offsets[1:])
     flat = ak.flatten(chosen, axis=1)
     return offsets, {
         wanted: to_column(f"{name}[{source!r}]", flat[source]) for wanted, source in fields.items()
     }
+
+
+def _joined(name: str, columns: Mapping[str, ak.Array], needed: Sequence[str]) -> ak.Array:
+    """Records of columns that stand side by side in a flat table."""
+    for field_name in needed:
+        if columns[field_name].ndim < 2:  # it would be repeated for every object
+            found = columns[field_name].type
+            msg = f"{name}[{field_name!r}] must hold one list of numbers per event; found type {found}"
+            raise InputError(msg)
+    try:
+        return ak.zip({field_name: columns[field_name] for field_name in needed})
+    except (TypeError, ValueError) as error:
+        types = ", ".join(f"{field_name}: {columns[field_name].type}" for field_name in needed)
+        msg = f"the columns of {name} must hold one number per object, as many in each; they do not fit together: {types}"
+        raise InputError(msg) from error
 
 
 def to_column(where: str, values: Any) -> FloatArray:
@@ -206,7 +221,10 @@ def to_column(where: str, values: Any) -> FloatArray:
         For missing values (None) and for values that are not numbers.
     """
     try:
-        array = ak.to_numpy(ak.materialize(values)) if isinstance(values, ak.Array) else np.asarray(values)
+        if isinstance(values, ak.Array):
+            array = ak.to_numpy(ak.materialize(without_tracer(values)))
+        else:
+            array = np.asarray(values)
         if np.ma.isMaskedArray(array):
             if np.ma.getmaskarray(array).any():
                 msg = f"{where} has missing values (None); drop those entries or give them a value"
@@ -218,6 +236,19 @@ def to_column(where: str, values: Any) -> FloatArray:
             raise
         msg = f"{where} must hold numbers; found type {getattr(values, 'type', type(values).__name__)}"
         raise InputError(msg) from error
+
+
+def without_tracer(array: ak.Array) -> ak.Array:
+    """No events of the same type in place of a typetracer, all of whose columns count as read; others unchanged.
+
+    Examples
+    --------
+    >>> import awkward as ak
+    >>> traced = ak.to_backend(ak.Array([[1.5], []]), "typetracer")
+    >>> str(without_tracer(traced).type)
+    '0 * var * float64'
+    """
+    return ak.typetracer.length_zero_if_typetracer(array)
 
 
 def _counts(name: str, jagged: ak.Array) -> npt.NDArray[np.int64]:

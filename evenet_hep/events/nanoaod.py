@@ -133,7 +133,7 @@ def from_events(
     }
     tagger = _tagger(events, schema, branches, tables, given)
     blocks = tuple(_block(name, kind, table, schema, tagger, given) for name, (kind, table) in tables.items())
-    return EventInput(len(events), blocks, _event_columns(events, schema, branches, met, given))
+    return EventInput(_n_events(events), blocks, _event_columns(events, schema, branches, met, given))
 
 
 def nano_version(events: ak.Array, jets: Table) -> NanoVersion | None:
@@ -329,7 +329,11 @@ def _from_records(events: ak.Array, schema: EventSchema, given: dict[str, FloatA
     wanted = [name for name in schema.event_names if name not in given]
     require_fields("events", events, wanted)
     read = {name: to_column(f"event feature {name!r}", events[name]) for name in wanted}
-    return EventInput(len(events), (ObjectBlock("objects", "other", offsets, columns),), given | read)
+    return EventInput(_n_events(events), (ObjectBlock("objects", "other", offsets, columns),), given | read)
+
+
+def _n_events(events: ak.Array) -> int:
+    return 0 if ak.backend(events) == "typetracer" else len(events)  # see without_tracer
 
 
 class FieldSources(NamedTuple):

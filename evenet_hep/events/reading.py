@@ -6,6 +6,7 @@ Processors read through coffea; this is the road of the command line, which need
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -129,6 +130,96 @@ def read_chunks(
         if chunk is None:
             return
         yield chunk
+
+
+class OpenTable:
+    """A file whose events are read by their numbers, in any order.
+
+    Parameters
+    ----------
+    path, schema, tree, branches
+        As in :func:`read_chunks`.
+
+    Attributes
+    ----------
+    n_events : int
+        Events in the file.
+    fingerprint : str
+        Changes when the file is replaced: its size, and the identifier that ROOT gave it or its number of rows.
+
+    Raises
+    ------
+    FileError, InputError
+        As in :func:`read_chunks`.
+    """
+
+    def __init__(
+        self, path: str | Path, schema: EventSchema, *, tree: str = "Events", branches: Branches | None = None
+    ) -> None:
+        self.path, branches = Path(path), branches or Branches()
+        self.is_parquet = _kind(self.path) == "Parquet"
+        size = self.path.stat().st_size
+        if self.is_parquet:
+            self._table = _open_parquet(self.path)
+            self.n_events, present = int(self._table.metadata.num_rows), self._table.schema_arrow.names
+            self.fingerprint = f"{size}-{self.n_events}"
+        else:
+            self._table = _open_tree(self.path, tree)
+            self.n_events, present = int(self._table.num_entries), self._table.keys(recursive=False)
+            self.fingerprint = f"{size}-{self._table.file.uuid}"
+        _require_branches(self.path, present, required_branches(schema, branches))
+        self.names = wanted_branches(present, schema, branches)
+
+    def read(self, start: int, stop: int) -> ak.Array:
+        """Events ``start`` to ``stop``, with the branches that the schema may need.
+
+        Raises
+        ------
+        FileError
+            If they cannot be read, naming the file.
+        """
+        try:
+            if self.is_parquet:
+                return self._read_parquet(start, stop)
+            return self._table.arrays(self.names, entry_start=start, entry_stop=stop)
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged file makes the reader raise anything
+            msg = f"{self.path} cannot be read: {_sentence(error)}"
+            raise FileError(msg) from error
+
+    def _read_parquet(self, start: int, stop: int) -> ak.Array:
+        edges, group = self._group_edges(), 0
+        while group + 2 < len(edges) and edges[group + 1] <= start:
+            group += 1
+        last = group + 1
+        while last + 1 < len(edges) and edges[last] < stop:
+            last += 1
+        groups: list[int] = list(range(group, last)) if len(edges) > 1 else []
+        table = self._table.read_row_groups(groups, columns=self.names)
+        return ak.from_arrow(table.slice(start - edges[group], stop - start))
+
+    def _group_edges(self) -> list[int]:
+        metadata = self._table.metadata
+        sizes = (metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        return [0, *itertools.accumulate(sizes)]
+
+    def pieces(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Ranges from ``start`` to ``stop`` that are stored together: where one is damaged, its neighbours may not be."""
+        if self.is_parquet:
+            edges = set(self._group_edges())
+        else:
+            edges = {int(edge) for name in self.names for edge in _entry_offsets(self._table[name])}
+        inside = [start, *sorted(edge for edge in edges if start < edge < stop), stop]
+        return list(itertools.pairwise(inside))
+
+
+def _entry_offsets(branch: Any) -> Iterable[int]:
+    """Where the baskets of a TBranch begin, or the clusters of an RNTuple."""
+    if hasattr(branch, "ntuple"):
+        return [cluster.num_first_entry for cluster in branch.ntuple.cluster_summaries]
+    offsets: Iterable[int] = branch.entry_offsets
+    return offsets
 
 
 def read_range(

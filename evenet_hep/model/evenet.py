@@ -178,6 +178,45 @@ class EveNetConfig:
             classification=ClassificationConfig(heads=4),
         )
 
+    @classmethod
+    def of_size(cls, size: str) -> EveNetConfig:
+        """A network for classification of one of the sizes that are trained here.
+
+        Parameters
+        ----------
+        size : {"tiny", "small", "20M", "100M"}
+            The last two have the sizes of the published networks, and none of their mistakes: features are dropped one
+            by one, and padding is nobody's neighbour.
+
+        Raises
+        ------
+        ConfigError
+            For another size.
+
+        Examples
+        --------
+        >>> EveNetConfig.of_size("20M").pet.layers
+        16
+        """
+        if size == "tiny":
+            return cls.tiny()
+        if size == "small":
+            return cls.small()
+        if size == "20M":
+            return cls(
+                width=256,
+                event_embedding=EventEmbeddingConfig(widths=(16, 32, 64, 128, 256, 256)),
+                pet=PETConfig(layers=16, heads=16, local_layers=10),
+            )
+        if size == "100M":
+            return cls(
+                width=512,
+                event_embedding=EventEmbeddingConfig(widths=(16, 32, 64, 128, 256, 512, 512, 512, 512, 512)),
+                pet=PETConfig(layers=20, heads=32, local_layers=10),
+            )
+        msg = f"size must be 'tiny', 'small', '20M' or '100M'; found {size!r}"
+        raise ConfigError(msg)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists and numbers, as stored in ``config.json``."""
         content = dataclasses.asdict(self, dict_factory=_with_lists)

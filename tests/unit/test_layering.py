@@ -20,6 +20,7 @@ HEAVY = (
     "coffea",
     "dask",
     "distributed",
+    "dask_awkward",
     "iminuit",
     "hist",
     "matplotlib",
@@ -76,6 +77,12 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     "inference": (
         {"awkward", "torch", "uproot", "pyarrow"},
         {"inference", "records", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
+    ),
+    # The package of lazy arrays is an extra, loaded when it is asked for.
+    "lazy": ({"awkward"}, {"lazy", "errors"}),
+    "variations": (
+        {"awkward", "uproot", "pyarrow"},
+        {"variations", "events", "schema", "topology", "errors", "kinematics", "share"},
     ),
 }
 

@@ -1,0 +1,541 @@
+"""Training events: arrays in memory or a split of a training set, and the batches that a run draws from them.
+
+Both kinds of events are read through :meth:`batches`, which gives the same batches for the same seed and epoch, from
+any of them on: that is what lets a run resume where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from evenet_hep.errors import InputError
+from evenet_hep.events.cloud import EventCloud
+from evenet_hep.events.labels import EventLabels, TrainingBatch
+from evenet_hep.events.statistics import Moments, effective_number_weights, mean_and_width
+from evenet_hep.events.training_events import index_layout, padded_batch
+from evenet_hep.events.training_set import TrainingSet
+from evenet_hep.schema import EventSchema
+from evenet_hep.topology import Topology
+
+BUCKET = 32  # batches whose events are sorted by multiplicity together
+
+
+class Events(Protocol):
+    """What a run needs of its events; :class:`ArrayEvents` and :class:`Split` have it."""
+
+    @property
+    def schema(self) -> EventSchema:
+        """Features and classes."""
+
+    @property
+    def topology(self) -> Topology | None:
+        """Processes and their resonances; None if the events have no such labels."""
+
+    def __len__(self) -> int:
+        """Number of events."""
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        bucket: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> Iterator[TrainingBatch]:
+        """Batches of one epoch; see :meth:`ArrayEvents.batches`."""
+
+
+class ArrayEvents:
+    """Events in memory.
+
+    Parameters
+    ----------
+    cloud : EventCloud
+        Objects and event features.
+    label : int array, shape (n,), optional
+        Class of each event, a position in ``cloud.schema.classes``; -1 for an event without. All -1 by default.
+    weight : array, shape (n,), optional
+        Event weights; 1 by default.
+    labels : EventLabels, optional
+        Processes, assignments and invisible particles.
+    topology : Topology, optional
+        Of the processes in ``labels``.
+
+    Raises
+    ------
+    InputError
+        For lengths that differ, classes that are not in the schema, or weights that are not finite.
+
+    Examples
+    --------
+    >>> schema = EventSchema.standard(classes=("signal", "background"))
+    >>> objects, mask = np.ones((6, 4, 7), np.float32), np.ones((6, 4), bool)
+    >>> cloud = EventCloud.from_arrays(objects, mask, np.ones((6, 10), np.float32), schema)
+    >>> events = ArrayEvents(cloud, [0, 1, 0, 1, 0, 1])
+    >>> [batch.label.tolist() for batch in events.batches(4, shuffle=False)]
+    [[0, 1, 0, 1], [0, 1]]
+    """
+
+    def __init__(
+        self,
+        cloud: EventCloud,
+        label: npt.ArrayLike | None = None,
+        *,
+        weight: npt.ArrayLike | None = None,
+        labels: EventLabels | None = None,
+        topology: Topology | None = None,
+    ) -> None:
+        n = len(cloud.objects)
+        self.schema = cloud.schema
+        self.topology = topology
+        classes = np.full(n, -1) if label is None else np.asarray(label)
+        weights = np.ones(n, np.float32) if weight is None else np.asarray(weight, np.float32)
+        truth = _no_labels(n) if labels is None else labels
+        for name, array in (("label", classes), ("weight", weights), *truth._asdict().items()):
+            if len(array) != n:
+                msg = f"{name} must have {n} rows, one per event; found {len(array)}"
+                raise InputError(msg)
+        if len(classes) and not (-1 <= classes.min() and classes.max() < max(len(self.schema.classes), 1)):
+            msg = (
+                f"label must be -1 or a position in the {len(self.schema.classes)} classes; "
+                f"found {classes.min()} to {classes.max()}"
+            )
+            raise InputError(msg)
+        if not np.isfinite(weights).all():
+            msg = f"weight must be finite; event {np.flatnonzero(~np.isfinite(weights))[0]} is not"
+            raise InputError(msg)
+        self._batch = TrainingBatch(
+            cloud.objects,
+            cloud.mask,
+            cloud.event_features,
+            classes.astype(np.int64),
+            weights,
+            truth.process.astype(np.int64),
+            truth.indices.astype(np.int64),
+            truth.invisible.astype(np.float32),
+            truth.invisible_mask.astype(bool),
+        )
+        self._counts: npt.NDArray[np.int64] = cloud.mask.sum(axis=1)
+
+    @classmethod
+    def from_batch(
+        cls, batch: TrainingBatch, schema: EventSchema, *, topology: Topology | None = None
+    ) -> ArrayEvents:
+        """Events that are one large batch already; nothing is copied or checked."""
+        events = cls.__new__(cls)
+        events.schema, events.topology = schema, topology
+        events._batch, events._counts = batch, batch.mask.sum(axis=1)
+        return events
+
+    def __len__(self) -> int:
+        return len(self._batch.label)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        bucket: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> Iterator[TrainingBatch]:
+        """Batches of one epoch.
+
+        Parameters
+        ----------
+        batch_size : int
+            Events per batch and process.
+        seed, epoch : int
+            Together they decide about the order.
+        shuffle : bool
+            False keeps the order of the events; the last batch may then be smaller. In a shuffled epoch all batches are
+            full (an epoch of fewer events than a batch is one batch), and the events left over change from epoch to
+            epoch.
+        bucket : bool
+            True puts events of similar multiplicity into one batch, which saves padding.
+        rank, world_size : int
+            Process and number of processes; each gets other events, and as many batches as the others.
+        start : int
+            Batches to leave out.
+
+        Yields
+        ------
+        TrainingBatch
+        """
+        rows = batch_rows(
+            self._counts,
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            bucket=bucket,
+            world_size=world_size,
+        )
+        for part in rows[rank::world_size][start:]:
+            yield self._take(part)
+
+    def _take(self, rows: npt.NDArray[np.int64]) -> TrainingBatch:
+        slots = max(int(self._counts[rows].max(initial=1)), 1)
+        batch = self._batch
+        return TrainingBatch(
+            batch.objects[rows, :slots],
+            batch.mask[rows, :slots],
+            *(array[rows] for array in batch[2:]),
+        )
+
+    def select(self, rows: npt.ArrayLike) -> ArrayEvents:
+        """Some of the events: a bool per event, or positions."""
+        chosen = TrainingBatch(*(array[np.asarray(rows)] for array in self._batch))
+        return ArrayEvents.from_batch(chosen, self.schema, topology=self.topology)
+
+    @property
+    def content(self) -> TrainingBatch:
+        """All events as one batch, padded to the capacity; shares memory with the events."""
+        return self._batch
+
+
+def _no_labels(n: int) -> EventLabels:
+    return EventLabels(
+        np.full(n, -1, np.int16),
+        np.full((n, 0, 0), -1, np.int16),
+        np.zeros((n, 0, 0), np.float32),
+        np.zeros((n, 0), np.bool_),
+    )
+
+
+def batch_rows(
+    counts: npt.NDArray[np.int64],
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool,
+    bucket: bool,
+    world_size: int = 1,
+) -> list[npt.NDArray[np.int64]]:
+    """Rows of every batch of an epoch, for all processes in turn.
+
+    Parameters
+    ----------
+    counts : int array, shape (n,)
+        Number of objects of each event.
+    batch_size, seed, epoch, shuffle, bucket, world_size
+        As in :meth:`ArrayEvents.batches`.
+    """
+    n = len(counts)
+    if not shuffle:
+        # Processes share events out by slices of batches; what is left over makes smaller ones.
+        return [np.arange(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
+    rng = np.random.default_rng((seed, epoch))
+    order = rng.permutation(n)
+    number = n // (batch_size * world_size) * world_size
+    if number == 0:
+        return [part for part in np.array_split(order, world_size) if len(part)]
+    order = order[: number * batch_size]
+    if bucket:
+        chunk = BUCKET * batch_size
+        order = np.concatenate(
+            [
+                part[np.argsort(counts[part], kind="stable")]
+                for part in np.split(order, range(chunk, len(order), chunk))
+            ]
+        )
+    batches = order.reshape(number, batch_size)
+    if bucket:
+        batches = rng.permutation(batches)
+    return list(batches)
+
+
+class Split:
+    """One split of a training set on disk, read batch by batch.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+        Open.
+    name : str
+        ``"train"``, ``"val"`` or ``"test"``.
+    limit : int, optional
+        A smaller sample; a larger one contains it.
+    classes : sequence of str, optional
+        Only events of these classes.
+    """
+
+    def __init__(
+        self,
+        training_set: TrainingSet,
+        name: str,
+        *,
+        limit: int | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        self.training_set = training_set
+        self.name = name
+        self.chosen: dict[str, Any] = {"limit": limit, "classes": classes}
+
+    @property
+    def schema(self) -> EventSchema:
+        """Features and classes of the set, with the means and widths of its training events."""
+        return self.training_set.schema
+
+    @property
+    def topology(self) -> Topology:
+        """Processes of the set."""
+        return self.training_set.topology
+
+    def __len__(self) -> int:
+        return self.training_set.n_events(self.name, **self.chosen)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+        shuffle: bool = True,
+        bucket: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        start: int = 0,
+    ) -> Iterator[TrainingBatch]:
+        """Batches of one epoch; see :meth:`ArrayEvents.batches`."""
+        return self.training_set.batches(
+            self.name,
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            bucket=bucket,
+            rank=rank,
+            world_size=world_size,
+            start=start,
+            drop_last=shuffle and len(self) >= batch_size * world_size,
+            **self.chosen,
+        )
+
+    def load(self) -> ArrayEvents:
+        """All events of the split in memory."""
+        events = self.training_set.events(self.name, **self.chosen)
+        rows, layout = np.arange(events.n_events), index_layout(self.topology)
+        batch = padded_batch(events, rows, layout, self.training_set.n_invisible)
+        return ArrayEvents.from_batch(batch, self.schema, topology=self.topology)
+
+
+class TensorBatch(NamedTuple):
+    """A :class:`~evenet_hep.events.labels.TrainingBatch` as tensors; fields and shapes are the same."""
+
+    objects: Tensor
+    mask: Tensor
+    event_features: Tensor
+    label: Tensor
+    weight: Tensor
+    process: Tensor
+    indices: Tensor
+    invisible: Tensor
+    invisible_mask: Tensor
+
+    @classmethod
+    def of(cls, batch: TrainingBatch) -> TensorBatch:
+        """Tensors of arrays, with the memory shared where the arrays allow it."""
+        return cls(*(torch.from_numpy(np.ascontiguousarray(array)) for array in batch))
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TensorBatch:
+        """The same on another device."""
+        return TensorBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
+
+
+class BatchLoader:
+    """Batches of a run as tensors, epoch after epoch, for a Lightning trainer.
+
+    Parameters
+    ----------
+    events : Events
+        Where they come from.
+    batch_size : int
+        Events per batch and process.
+    seed : int
+        Of the order.
+    shuffle : bool
+        False for validation.
+    rank, world_size : int
+        Process and number of processes.
+    position : callable, optional
+        Gives the number of batches that the run has seen, from which epoch and first batch follow.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Callable[[], int] | None = None,
+    ) -> None:
+        self.events = events
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank, self.world_size = rank, world_size
+        self.position = position
+
+    def __len__(self) -> int:
+        """Batches per epoch and process."""
+        return batches_per_epoch(len(self.events), self.batch_size, self.world_size, shuffle=self.shuffle)
+
+    def __iter__(self) -> Iterator[TensorBatch]:
+        epoch, start = divmod(self.position() if self.position else 0, len(self))
+        batches = self.events.batches(
+            self.batch_size,
+            seed=self.seed,
+            epoch=epoch,
+            shuffle=self.shuffle,
+            bucket=self.shuffle,
+            rank=self.rank,
+            world_size=self.world_size,
+            start=start,
+        )
+        for batch in batches:
+            yield TensorBatch.of(batch)
+
+
+def batches_per_epoch(n_events: int, batch_size: int, world_size: int = 1, *, shuffle: bool = True) -> int:
+    """Batches of each process in an epoch.
+
+    Examples
+    --------
+    >>> batches_per_epoch(100, 32), batches_per_epoch(100, 32, shuffle=False), batches_per_epoch(10, 32)
+    (3, 4, 1)
+    """
+    if shuffle:
+        return max(n_events // (batch_size * world_size), 1)
+    return math.ceil(math.ceil(n_events / batch_size) / world_size)
+
+
+class ClassCounts(NamedTuple):
+    """How many events of each class and process there are.
+
+    Attributes
+    ----------
+    events : float64 array, shape (C,)
+        Events, or sum of weights, of each class.
+    processes : float64 array, shape (P,)
+        The same of each process.
+    """
+
+    events: npt.NDArray[np.float64]
+    processes: npt.NDArray[np.float64]
+
+
+def count_classes(events: Events, *, weighted: bool = False) -> ClassCounts:
+    """Events, or their sum of weights, in each class and process."""
+    classes = np.zeros(len(events.schema.classes))
+    processes = np.zeros(0 if events.topology is None else len(events.topology.processes))
+    for batch in events.batches(16_384, shuffle=False, bucket=False):
+        weight = batch.weight.astype(np.float64) if weighted else np.ones(len(batch.label))
+        for totals, label in ((classes, batch.label), (processes, batch.process)):
+            known = (label >= 0) & (label < len(totals))
+            totals += np.bincount(label[known], weight[known], len(totals))
+    return ClassCounts(classes, processes)
+
+
+def class_weights(counts: npt.ArrayLike, balance: str) -> npt.NDArray[np.float32]:
+    """Weight of each class in a loss.
+
+    Parameters
+    ----------
+    counts : array-like, shape (C,)
+        Events of each class.
+    balance : {"none", "equal", "effective"}
+        All one; in inverse proportion to the number of events; or, as published, to the effective number, see
+        :func:`~evenet_hep.events.statistics.effective_number_weights`. In the last two a class without events gets
+        zero, and the others sum to their number.
+
+    Examples
+    --------
+    >>> class_weights([100, 300], "equal")
+    array([1.5, 0.5], dtype=float32)
+    >>> class_weights([100, 300], "effective").round(3)
+    array([1.409, 0.591], dtype=float32)
+    """
+    numbers = np.maximum(np.asarray(counts, np.float64), 0.0)
+    if balance == "none" or not numbers.any():
+        return np.ones(len(numbers), np.float32)
+    if balance == "effective":
+        return effective_number_weights(numbers).astype(np.float32)
+    weights = np.divide(1.0, numbers, out=np.zeros_like(numbers), where=numbers > 0)
+    return np.asarray(weights * (numbers > 0).sum() / weights.sum(), np.float32)
+
+
+def measured_schema(events: Events) -> EventSchema:
+    """The schema of some events, with means and widths measured on them.
+
+    Parameters
+    ----------
+    events : Events
+        Usually the training events alone.
+
+    Returns
+    -------
+    EventSchema
+        Padding does not count; zeros that are real do. What a transform does not standardise keeps its numbers.
+    """
+    schema = events.schema
+    groups = {
+        "objects": schema.objects,
+        "event_features": schema.event_features,
+        "invisible": schema.invisible,
+    }
+    found: dict[str, list[Moments]] = {key: [Moments()] * len(features) for key, features in groups.items()}
+    number = Moments()
+    for batch in events.batches(16_384, shuffle=False, bucket=False):
+        tables = {
+            "objects": batch.objects[batch.mask],
+            "event_features": batch.event_features,
+            "invisible": batch.invisible[batch.invisible_mask],
+        }
+        for key, features in groups.items():
+            if tables[key].shape[-1] == len(features):
+                parts = zip(features, tables[key].T, found[key], strict=True)
+                found[key] = [m.merge(Moments.of(x, log=f.transform == "log")) for f, x, m in parts]
+        number = number.merge(Moments.of(batch.mask.sum(axis=1)))
+    pairs = {
+        key: {
+            f.name: mean_and_width(m, f.name) for f, m in zip(groups[key], moments, strict=True) if m.weight
+        }
+        for key, moments in found.items()
+    }
+    return schema.with_statistics(**pairs, n_objects=mean_and_width(number, "n_objects"))
+
+
+def as_splits(train: Events | TrainingSet, val: Events | None = None) -> tuple[Events, Events | None]:
+    """Training and validation events: as given or, of a training set, its splits ``train`` and ``val``.
+
+    Parameters
+    ----------
+    train : Events or TrainingSet
+        A whole training set brings its own validation events.
+    val : Events, optional
+        Validation events.
+    """
+    if not isinstance(train, TrainingSet):
+        return train, val
+    if val is None and "val" in train.splits and train.n_events("val"):
+        val = Split(train, "val")
+    return Split(train, "train"), val

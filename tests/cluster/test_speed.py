@@ -1,0 +1,111 @@
+"""Speeds of workers, as ratios: two against one, the whole path against the bare network, memory over many chunks."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import psutil
+import pytest
+import torch
+from distributed import Client
+
+from evenet_hep import EventCloud, Predictor
+from evenet_hep.distributed import predict_files
+from evenet_hep.events.reading import read_chunks
+from evenet_hep.events.systematics import shift_energy_scale, shift_soft_met_components
+
+from .conftest import processes, write_nano
+
+pytestmark = pytest.mark.benchmark
+N = int(os.environ.get("EVENET_BENCHMARK_EVENTS", "50000"))
+
+
+@pytest.fixture
+def predict() -> Predictor:
+    return Predictor("demo", device="cpu")
+
+
+def seconds(client: Client, predict: Predictor, files: list[Path], out: Path) -> tuple[float, float]:
+    """Time of the clock, and of the workers for their chunks, once everything is warm."""
+    predict_files(
+        client,
+        predict,
+        [write_nano(out.parent / f"{out.name}.root", 200, seed=9)],
+        out / "warm",
+        progress=False,
+    )
+    start = time.perf_counter()
+    manifest = predict_files(client, predict, files, out / "scores", chunk_size=N, progress=False)
+    wall = time.perf_counter() - start
+    return wall, sum(entry.seconds for entry in manifest.tables)
+
+
+def test_two_workers_against_one(predict: Predictor, tmp_path: Path) -> None:
+    files = [write_nano(tmp_path / f"{i}.root", N, seed=i) for i in range(4)]
+    with processes(1) as client:
+        one, _ = seconds(client, predict, files, tmp_path / "one")
+    with processes(2) as client:
+        two, _ = seconds(client, predict, files, tmp_path / "two")
+    print(f"\ntwo workers: {one / two:.2f} times the events per second of one; load {os.getloadavg()[0]:.1f}")
+
+
+def test_the_whole_path_against_the_bare_network(predict: Predictor, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    file = write_nano(tmp_path / "events.root", N, seed=1)
+    (chunk,) = read_chunks(file, predict.schema, chunk_size=N)
+    cloud = EventCloud.from_awkward(chunk.events, predict.schema)
+    predict(cloud[:500])
+    start = time.process_time()
+    predict(cloud)
+    bare = time.process_time() - start
+    with processes(1) as client:
+        predict_files(client, predict, [file], tmp_path / "warm", chunk_size=N, progress=False)
+        before = sum(client.run(time.process_time).values())
+        predict_files(client, predict, [file], tmp_path / "out", chunk_size=N, progress=False)
+        worker = sum(client.run(time.process_time).values()) - before
+    print(
+        f"\n{N} events: {bare / N * 1e6:.0f} us of a core per event in the network, {worker / N * 1e6:.0f} on a worker: "
+        f"{100 * (worker / bare - 1):.1f} % more; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def resident(dask_worker: object = None) -> float:
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def test_memory_over_200_chunks(predict: Predictor, tmp_path: Path) -> None:
+    files = [write_nano(tmp_path / f"{i}.root", 20_000, seed=i) for i in range(4)]
+    with processes(1) as client:
+        course = []
+        for part in range(4):
+            predict_files(client, predict, files, tmp_path / f"out{part}", chunk_size=400, progress=False)
+            course += list(client.run(resident).values())
+    print(f"\nresident memory in MiB after each 200 chunks: {', '.join(f'{x:.0f}' for x in course)}")
+    assert course[-1] < course[0] * 1.1
+
+
+def test_variations_in_one_pass(predict: Predictor, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    (chunk,) = read_chunks(write_nano(tmp_path / "e.root", 5000, seed=3), predict.schema, chunk_size=5000)
+    events = chunk.events
+    jets = ak.zip({name[4:]: events[name] for name in events.fields if name.startswith("Jet_")})
+    met = ak.zip({"pt": events["MET_pt"], "phi": events["MET_phi"]})
+    jes = {f"jes{a}": shift_energy_scale(jets, met, a) for a in (-0.02, 0.02)}
+    shifts = {
+        name: {"collections": {"Jet": shifted.jets}, "met": shifted.met} for name, shifted in jes.items()
+    }
+    shifts |= {f"soft{x}": {"met": shift_soft_met_components(met, x, 0.0)} for x in (-5.0, 5.0)}
+    predict.variations(events[:100], {})
+    start = time.process_time()
+    predict.variations(events, shifts)
+    together = time.process_time() - start
+    start = time.process_time()
+    for shift in ({}, *shifts.values()):
+        predict(events, **shift)
+    apart = time.process_time() - start
+    print(f"\nfour variations and the nominal: {apart / together:.2f} times faster in one pass")
+    assert np.isfinite(together)
