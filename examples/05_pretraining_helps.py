@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ from evenet_hep.plot import save_figure
 from evenet_hep.stats.metrics import area_under_curve
 from evenet_hep.stats.sic import maximum_sic
 from evenet_hep.topology import Topology
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.config import FinetuneConfig, LossWeights, PretrainConfig, Stage
-from evenet_hep.training.dataset import ArrayEvents, Split, TensorBatch
+from evenet_hep.training.dataset import ArrayEvents, Split
 from evenet_hep.training.finetune import extend
 from evenet_hep.training.presets import JOINT, NOISE, SELF_SUPERVISED, with_heads
 from evenet_hep.training.run import finetune, pretrain
@@ -47,11 +49,12 @@ PROCESSES = {
     "QCD": ("qcd_jj", "qcd_bb", "qcd_bb_4j"),
 }
 SIGNAL = ("xyh_500_90",)
-SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}
+SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}  # "val" is not used
 HEADS = ("classification", "object_generation", "invisible_generation", "global_generation")
 START = ("scratch", "stage I", "stage I + II")
-# Rates that were tried in a small scan for each start; see docs/explanation/pretraining.md.
-FINETUNE = {"lr": 2e-3, "epochs": 30, "batch_size": 64, "warmup": 2, "patience": 0, "weight_decay": 0.01}
+# The same for all starts; there are no validation events, as there would be none to spare: the last epoch counts.
+FINETUNE: dict[str, Any] = {"lr": 2e-3, "batch_size": 32, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
+STEPS = 150  # at least; a small sample is seen more often
 
 
 def training_set(data: Path, out: Path, name: str, classes: dict[str, tuple[str, ...]]) -> TrainingSet:
@@ -67,7 +70,13 @@ def training_set(data: Path, out: Path, name: str, classes: dict[str, tuple[str,
         schema = EventSchema.standard(classes=tuple(classes))
         settings = Settings(select=True)
         convert(
-            sources, folder, schema=schema, topology=grammar, splits=SPLITS, settings=settings, resume=folder.is_dir()
+            sources,
+            folder,
+            schema=schema,
+            topology=grammar,
+            splits=SPLITS,
+            settings=settings,
+            resume=folder.is_dir(),
         )
     return TrainingSet.open(folder)
 
@@ -98,7 +107,9 @@ def pretrained(events: ArrayEvents, out: Path, epochs: tuple[int, int], seed: in
             **base,
         )
         folder = out / name.replace(" ", "").replace("+", "-")
-        model, history = pretrain(current, events, config=config, folder=folder, resume=folder.is_dir(), progress=True)
+        model, history = pretrain(
+            current, events, config=config, folder=folder, resume=folder.is_dir(), progress=True
+        )
         print(f"{name}: loss {history.train_loss[0]:.3f} -> {history.train_loss[-1]:.3f}", flush=True)
         found[name] = EveNet.from_pretrained(folder / "last")
         current = model
@@ -125,7 +136,12 @@ def scores(model: EveNet, events: ArrayEvents) -> np.ndarray:
 
 
 def one_run(
-    start: str, trained: dict[str, EveNet], splits: dict[str, ArrayEvents], size: int, seed: int, lr: float | None
+    start: str,
+    trained: dict[str, EveNet],
+    splits: dict[str, ArrayEvents],
+    size: int,
+    seed: int,
+    lr: float | None,
 ) -> dict[str, Any]:
     """Fine-tune once and measure on the test events."""
     torch.manual_seed(1000 + seed)
@@ -142,15 +158,15 @@ def one_run(
     settings = FINETUNE | ({} if lr is None else {"lr": lr})
     body = settings["lr"] if start == "scratch" else 0.5 * settings["lr"]
     config = FinetuneConfig(
+        epochs=max(15, round(STEPS / (size // settings["batch_size"]))),
         seed=seed,
         lr_backbone=body,
         rotate=True,
         mirror=True,
-        monitor="val_loss",
         stages=(Stage(losses=LossWeights.only("classification")),),
         **settings,
     )
-    history = finetune(model, balanced(splits["train"], size, seed), splits["val"], config=config)
+    history = finetune(model, balanced(splits["train"], size, seed), config=config)
     test = splits["test"]
     is_signal, score = test.content.label == 0, scores(model, test)
     auc, sic = area_under_curve(is_signal, score), maximum_sic(is_signal, score)
@@ -159,8 +175,7 @@ def one_run(
         "size": size,
         "seed": seed,
         "lr": settings["lr"],
-        "best_epoch": history.best_epoch,
-        "val_loss": min(history.val_loss),
+        "train_loss": history.train_loss[-1],
         "auc": auc.value,
         "auc_uncertainty": auc.uncertainty,
         "sic": sic.value,
@@ -206,11 +221,14 @@ def figure(rows: list[dict[str, Any]]) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--epochs", type=int, nargs=2, default=(8, 12), help="of stage I and stage II")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--epochs", type=int, nargs=2, default=(6, 10), help="of stage I and stage II")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300])
+    parser.add_argument("--starts", nargs="+", choices=START, default=START)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="most pretraining events")
     parser.add_argument("--lr", type=float, help="another learning rate of the fine-tuning")
@@ -218,9 +236,10 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     known = training_set(args.data, args.out, "pretraining-set", PROCESSES)
     unknown = training_set(args.data, args.out, "task-set", {"signal": SIGNAL, "background": ("ttbar_1l",)})
-    trained = pretrained(filled(Split(known, "pretraining", limit=args.limit).load()), args.out, tuple(args.epochs), seed=1)
-    splits = {name: filled(Split(unknown, name).load()) for name in ("train", "val", "test")}
-    splits["val"] = balanced(splits["val"], 600, seed=0)
+    trained = pretrained(
+        filled(Split(known, "pretraining", limit=args.limit).load()), args.out, tuple(args.epochs), seed=1
+    )
+    splits = {name: filled(Split(unknown, name).load()) for name in ("train", "test")}
     # The network keeps the means and widths of the pretraining; so do the events that are given to it.
     schema = dataclasses.replace(trained["stage I"].schema, classes=("signal", "background"))
     splits = {k: ArrayEvents.from_batch(v.content, schema, topology=v.topology) for k, v in splits.items()}
@@ -234,9 +253,11 @@ def main() -> None:
                 if any((r["start"], r["size"], r["seed"], r["lr"]) == (start, size, seed, lr) for r in rows):
                     continue
                 rows.append(one_run(start, trained, splits, size, seed, args.lr))
-                print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+                print(
+                    {k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True
+                )
                 path.write_text(json.dumps(rows, indent=1))
-    chosen = [row for row in rows if row["lr"] == (FINETUNE["lr"] if args.lr is None else args.lr)]
+    chosen = [row for row in rows if row["lr"] == lr]
     (args.out / "table.md").write_text(table(chosen) + "\n")
     save_figure(figure(chosen), args.out / "pretraining.png")
     print(table(chosen))

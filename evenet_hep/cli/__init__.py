@@ -12,6 +12,7 @@ from evenet_hep import __version__
 from evenet_hep.cli import checkpoint as checkpoint
 from evenet_hep.cli import fit as fit
 from evenet_hep.cli import score as score
+from evenet_hep.cli import train as train
 from evenet_hep.cli.app import app as app
 from evenet_hep.cli.app import console as console
 from evenet_hep.errors import EveNetError

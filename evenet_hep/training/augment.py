@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evenet_hep.schema import EventSchema, Feature
-from evenet_hep.training.dataset import TensorBatch
+from evenet_hep.training.batches import TensorBatch
 
 
 def augment(batch: TensorBatch, schema: EventSchema, *, rotate: bool, mirror: bool) -> TensorBatch:
@@ -34,7 +34,9 @@ def augment(batch: TensorBatch, schema: EventSchema, *, rotate: bool, mirror: bo
         return batch
     device, n = batch.mask.device, len(batch.label)
     angle = (torch.rand(n, device=device) * 2 - 1) * math.pi if rotate else torch.zeros(n, device=device)
-    sign = torch.where(torch.rand(n, device=device) < 0.5, -1.0, 1.0) if mirror else torch.ones(n, device=device)
+    sign = (
+        torch.where(torch.rand(n, device=device) < 0.5, -1.0, 1.0) if mirror else torch.ones(n, device=device)
+    )
     return batch._replace(
         objects=_moved(batch.objects, schema.objects, angle, sign),
         event_features=_moved(batch.event_features, schema.event_features, angle, sign),

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from evenet_hep.errors import ConfigError
-from evenet_hep.training.dataset import TensorBatch
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.history import History, is_better, write_text
 from evenet_hep.training.module import TrainingModule
 
@@ -72,7 +72,9 @@ class Keeper(Callback):
         if math.isnan(self.best) or is_better(self.monitor, value, self.best):
             self.best, self.waited = value, 0
             if self.folder is None:
-                self.best_weights = {k: v.detach().cpu().clone() for k, v in module.model.state_dict().items()}
+                self.best_weights = {
+                    k: v.detach().cpu().clone() for k, v in module.model.state_dict().items()
+                }
             elif trainer.is_global_zero:
                 module.model.save_pretrained(self.folder / "best")
         else:
@@ -129,7 +131,12 @@ class ResumePoint(Checkpoint):
         self.every = every
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TensorBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TensorBatch,
+        batch_idx: int,
     ) -> None:
         """Write where it is due, unless the epoch is about to end anyway."""
         is_due = self.every and (batch_idx + 1) % self.every == 0
@@ -188,7 +195,12 @@ class Logs(Callback):
             self.board = SummaryWriter(str(self._board_folder), purge_step=step)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TensorBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TensorBatch,
+        batch_idx: int,
     ) -> None:
         """Write where it is due: the mean losses since the start of the epoch."""
         module = _module(pl_module)
@@ -264,7 +276,12 @@ class Bar(Callback):
         )
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TensorBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: TensorBatch,
+        batch_idx: int,
     ) -> None:
         """Move the bar, a few times per second."""
         module = _module(pl_module)
@@ -288,7 +305,9 @@ class Bar(Callback):
             self.progress.update(self._task, completed=_module(pl_module).batches_seen)
         self.progress.stop()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Leave the terminal as it was."""
         self.progress.stop()
 

@@ -19,9 +19,9 @@ from evenet_hep.model.heads.segmentation import Segments
 from evenet_hep.model.heads.segmentation_loss import segmentation_loss
 from evenet_hep.model.object_encoder import Encoding
 from evenet_hep.topology import Topology
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.config import LOSSES
 from evenet_hep.training.curriculum import Plan
-from evenet_hep.training.dataset import TensorBatch
 from evenet_hep.training.targets import RegressionTable, SegmentTable, TargetMap
 
 # Head that each loss needs.
@@ -179,16 +179,12 @@ class Losses(nn.Module):
             )
         if found.segmentation and self.to_segments is not None:
             targets = self.to_segments(self.own_grammar(batch.process, batch.indices), batch.mask)
-            last, auxiliary = segmentation_loss(
-                found.segmentation, targets, batch.mask, event_weight=weight
-            )
+            last, auxiliary = segmentation_loss(found.segmentation, targets, batch.mask, event_weight=weight)
             losses |= {f"segmentation_{name}": loss for name, loss in last._asdict().items()}
             losses["segmentation_auxiliary"] = torch.stack(list(auxiliary)).sum()
         return losses
 
-    def _noised(
-        self, model: EveNet, batch: TensorBatch, plan: Plan, active: set[str]
-    ) -> dict[str, Tensor]:
+    def _noised(self, model: EveNet, batch: TensorBatch, plan: Plan, active: set[str]) -> dict[str, Tensor]:
         shape = (*batch.mask.shape, model.object_transform.width)
         time, noise = _time(batch), torch.randn(shape, device=batch.mask.device)
         selected = torch.rand(batch.mask.shape, device=batch.mask.device) < plan.noise_probability
@@ -218,9 +214,7 @@ class Losses(nn.Module):
     def _invisible(self, model: EveNet, batch: TensorBatch) -> Tensor:
         shape = (*batch.invisible_mask.shape, model.invisible_transform.width)
         time, noise = _time(batch), torch.randn(shape, device=batch.mask.device)
-        columns, truth = generation.noise_invisible(
-            model, batch.invisible, batch.invisible_mask, time, noise
-        )
+        columns, truth = generation.noise_invisible(model, batch.invisible, batch.invisible_mask, time, noise)
         velocity = generation.invisible_velocity(
             model,
             columns,
@@ -235,7 +229,9 @@ class Losses(nn.Module):
 
     def _globals(self, model: EveNet, batch: TensorBatch) -> Tensor:
         config = model.config.global_generation
-        columns = 1 + sum(len(model.event_transform.columns(name)) for name in (config.targets if config else ()))
+        columns = 1 + sum(
+            len(model.event_transform.columns(name)) for name in (config.targets if config else ())
+        )
         time = _time(batch)
         noise = torch.randn(len(time), columns, device=time.device)
         count = batch.mask.sum(dim=1)

@@ -121,7 +121,9 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, *, workers: int = 1
     return AdamW(groups, betas=(first, second))
 
 
-def rate_factor(step: int, *, warmup: int, total: int, final: float = 0.0, is_constant: bool = False) -> float:
+def rate_factor(
+    step: int, *, warmup: int, total: int, final: float = 0.0, is_constant: bool = False
+) -> float:
     """Learning rate of a step in units of the largest one: a straight rise, then half a cosine.
 
     Parameters
@@ -150,9 +152,7 @@ def rate_factor(step: int, *, warmup: int, total: int, final: float = 0.0, is_co
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def make_schedule(
-    optimizer: Optimizer, config: TrainingConfig, *, steps_per_epoch: int
-) -> LambdaLR:
+def make_schedule(optimizer: Optimizer, config: TrainingConfig, *, steps_per_epoch: int) -> LambdaLR:
     """The course of the learning rate, to be stepped after every step of the optimiser."""
     warmup, total = round(config.warmup * steps_per_epoch), config.epochs * steps_per_epoch
     constant = config.schedule == "constant"

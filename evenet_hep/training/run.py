@@ -23,9 +23,11 @@ from evenet_hep.model.checkpoint import read_checkpoint
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.schema import EventSchema
 from evenet_hep.training.averaging import RunningAverage
+from evenet_hep.training.balance import count_classes
+from evenet_hep.training.batches import BatchLoader, TensorBatch, batches_per_epoch
 from evenet_hep.training.callbacks import Bar, Keeper, Logs, ResumePoint, read_resume_point
 from evenet_hep.training.config import FinetuneConfig, PretrainConfig, TrainingConfig
-from evenet_hep.training.dataset import BatchLoader, Events, TensorBatch, as_splits, batches_per_epoch, count_classes
+from evenet_hep.training.dataset import Events, as_splits
 from evenet_hep.training.history import History, write_text
 from evenet_hep.training.module import TrainingError, TrainingModule
 
@@ -107,7 +109,7 @@ def pretrain(
         Settings of the run, such as those of :mod:`evenet_hep.training.presets`.
     schema : EventSchema, optional
         For a new network; that of the events if left out. Set means and widths with
-        :func:`~evenet_hep.training.dataset.feature_statistics` first.
+        :func:`~evenet_hep.training.balance.measured_schema` first.
 
     Returns
     -------
@@ -255,7 +257,9 @@ def _check_events(model: EveNet, events: Events, what: str) -> None:
                 f"{', '.join(getattr(theirs, name)) or 'none'}; the network has {', '.join(getattr(mine, name)) or 'none'}"
             )
             raise InputError(msg)
-    for one, other in zip((*mine.objects, *mine.event_features), (*theirs.objects, *theirs.event_features), strict=True):
+    for one, other in zip(
+        (*mine.objects, *mine.event_features), (*theirs.objects, *theirs.event_features), strict=True
+    ):
         if (one.unit, one.definition) != (other.unit, other.definition):
             msg = (
                 f"the {what} events have {other.name} in {other.unit or 'pure numbers'} {other.definition}; "
@@ -303,7 +307,9 @@ def _changed(old: str, new: str) -> str:
     return ", ".join(sorted(line.strip() for line in before - after)) or "fewer of them"
 
 
-def _finish(model: EveNet, keeper: Keeper, config: TrainingConfig, home: Path | None, *, is_writer: bool) -> History:
+def _finish(
+    model: EveNet, keeper: Keeper, config: TrainingConfig, home: Path | None, *, is_writer: bool
+) -> History:
     model.eval()
     if home is not None and is_writer:
         model.save_pretrained(home / "last")

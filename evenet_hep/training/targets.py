@@ -89,7 +89,9 @@ class TargetMap(nn.Module):
         indices : int Tensor, shape (B, S, K)
             Objects of the daughters; -1 where there is none.
         """
-        known = torch.where((process >= 0) & (process < len(self.process) - 1), process, len(self.process) - 1)
+        known = torch.where(
+            (process >= 0) & (process < len(self.process) - 1), process, len(self.process) - 1
+        )
         place = self.place[known]  # (B, slots, daughters)
         if indices.shape[1] == 0 or place.numel() == 0:
             return AssignmentTargets(self.process[known], torch.full_like(place, -1))
@@ -142,7 +144,9 @@ class SegmentTable(nn.Module):
                 if resonance.segment in segments:
                     table[p, s] = 1 + segments.index(resonance.segment)
             if (number := int((table[p] > 0).sum())) > queries:
-                msg = f"process {process.name!r} has {number} segments; the segmentation has {queries} queries"
+                msg = (
+                    f"process {process.name!r} has {number} segments; the segmentation has {queries} queries"
+                )
                 raise ConfigError(msg)
         self.register_buffer("classes", table, persistent=False)
         self.register_buffer("lengths", lengths, persistent=False)
