@@ -233,14 +233,23 @@ def batch_rows(
         As in :meth:`ArrayEvents.batches`.
     """
     n = len(counts)
-    if not shuffle:
-        # Processes share events out by slices of batches; what is left over makes smaller ones.
+    if n == 0:
+        return []
+    if n < world_size:
+        msg = f"{n} events cannot be shared out to {world_size} processes"
+        raise InputError(msg)
+    if not shuffle and world_size == 1:
         return [np.arange(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
+    if not shuffle:
+        shares = np.array_split(np.arange(n), world_size)
+        number = -(-len(shares[0]) // batch_size)
+        cut = [np.array_split(share, number) for share in shares]
+        return [share[i] for i in range(number) for share in cut]
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(n)
     number = n // (batch_size * world_size) * world_size
     if number == 0:
-        return [part for part in np.array_split(order, world_size) if len(part)]
+        return list(np.array_split(order, world_size))
     order = order[: number * batch_size]
     if bucket:
         chunk = BUCKET * batch_size

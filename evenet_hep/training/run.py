@@ -288,7 +288,8 @@ def _prepare(home: Path | None, config: TrainingConfig, resume: bool) -> str | N
     elif home.is_dir() and any(home.iterdir()):
         msg = f"{home} holds something that is no run; choose another folder"
         raise FileError(msg)
-    write_text(settings, text)
+    if not settings.is_file():
+        write_text(settings, text)
     return str(point) if point.is_file() else None
 
 
@@ -350,3 +351,16 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+def prepare(home: Path, config: TrainingConfig, resume: bool) -> str | None:
+    """Look at the folder of a run, write its settings, and give the checkpoint to go on from, if there is one.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another run, or this one and ``resume`` is not set.
+    FileError
+        If it holds something that is no run.
+    """
+    return _prepare(home, config, resume)
