@@ -10,6 +10,7 @@ from rich.console import Console
 
 from evenet_hep import __version__
 from evenet_hep.cli import checkpoint as checkpoint
+from evenet_hep.cli import convert as convert
 from evenet_hep.cli import fit as fit
 from evenet_hep.cli import score as score
 from evenet_hep.cli import train as train

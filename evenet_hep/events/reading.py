@@ -6,7 +6,7 @@ Processors read through coffea; this is the road of the command line, which need
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -132,16 +132,21 @@ def read_chunks(
 
 
 def read_range(
-    path: str | Path, names: Sequence[str], start: int, stop: int, *, tree: str = "Events"
+    path: str | Path,
+    choose: Callable[[Sequence[str]], Sequence[str]],
+    start: int,
+    stop: int,
+    *,
+    tree: str = "Events",
 ) -> ak.Array:
-    """Chosen branches of the events ``start`` to ``stop`` of a file.
+    """Chosen branches of the events ``start`` to ``stop`` of a file, which is opened once.
 
     Parameters
     ----------
     path : str or Path
         ROOT or Parquet file.
-    names : sequence of str
-        Branches; all must be there.
+    choose : callable
+        Names of all branches -> names of those to read.
     start, stop : int
         First event, and the one behind the last.
     tree : str
@@ -155,17 +160,20 @@ def read_range(
     path = Path(path)
     try:
         if _kind(path) == "ROOT":
-            return _open_tree(path, tree).arrays(list(names), entry_start=start, entry_stop=stop)
+            table = _open_tree(path, tree)
+            names = choose(table.keys(recursive=False))
+            return table.arrays(list(names), entry_start=start, entry_stop=stop)
         file = _open_parquet(path)
-        groups, first, begin = [], 0, 0
+        groups: list[int] = []
+        first, begin = 0, 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if first < stop and first + rows > start:
                 begin = begin if groups else first
                 groups.append(group)
             first += rows
-        table = file.read_row_groups(groups, columns=list(names))
-        return ak.from_arrow(table.slice(start - begin, stop - start))
+        rows = file.read_row_groups(groups, columns=list(choose(file.schema_arrow.names)))
+        return ak.from_arrow(rows.slice(start - begin, stop - start))
     except FileError:
         raise
     except Exception as error:  # a damaged file makes the reader raise anything

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,9 @@ class Source:
             raise ConfigError(msg)
         for key in ("cross_section", "weight", "sum_weight"):
             value = getattr(self, key)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not value > 0):
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int | float) or not value > 0
+            ):
                 msg = f"source {self.name!r}: {key} must be a number above 0; found {value!r}"
                 raise ConfigError(msg)
 
@@ -88,14 +91,16 @@ class Source:
         return self.weight * self.cross_section / total
 
 
-def parse_sources(words: Sequence[str]) -> list[Source]:
-    """Sources from words such as ``TT=a.root,b.root`` or ``samples.yaml``.
+def parse_sources(words: Sequence[str], *, processes: Sequence[str] = ()) -> list[Source]:
+    """Sources from words such as ``TT=a.root,b.root``, ``samples.yaml`` or a folder of simulated events.
 
     Parameters
     ----------
     words : sequence of str
-        ``CLASS=FILE[,FILE]``, where a file may be a pattern such as ``tt_*.root``, or YAML files, see
-        :func:`read_sources`.
+        ``CLASS=FILE[,FILE]``, where a file may be a pattern such as ``tt_*.root``; YAML files, see
+        :func:`read_sources`; folders that ``evenet-hep simulate`` wrote, see :func:`read_simulated`.
+    processes : sequence of str
+        Names of the processes of the event grammar, for simulated events.
 
     Raises
     ------
@@ -116,8 +121,10 @@ def parse_sources(words: Sequence[str]) -> list[Source]:
             sources.append(Source(label, label, _expand(label, [f for f in files.split(",") if f], Path())))
         elif Path(word).suffix in (".yaml", ".yml"):
             sources += read_sources(word)
+        elif (Path(word) / "dataset.json").is_file():
+            sources += read_simulated(word, processes=processes)
         else:
-            msg = f"a source must be CLASS=FILE[,FILE] or a YAML file; found {word!r}"
+            msg = f"a source must be CLASS=FILE[,FILE], a YAML file or a folder of simulated events; found {word!r}"
             raise ConfigError(msg)
     names = [source.name for source in sources]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -162,6 +169,43 @@ def read_sources(path: str | Path) -> list[Source]:
     return [_source(str(name), entry, path) for name, entry in content.items()]
 
 
+def read_simulated(folder: str | Path, *, processes: Sequence[str] = ()) -> list[Source]:
+    """The samples of a folder that ``evenet-hep simulate`` wrote, from its ``dataset.json``.
+
+    The cross-section is the reference one where the sample has one, else that of the generator. Of a sample that was
+    simulated as one of the given processes, only that process is looked for.
+
+    Parameters
+    ----------
+    folder : str or Path
+    processes : sequence of str
+        Names of the processes of the event grammar.
+
+    Raises
+    ------
+    FileError
+        If there is no list of samples in it.
+    """
+    path = Path(folder) / "dataset.json"
+    try:
+        samples = json.loads(path.read_text(encoding="utf-8"))["samples"]
+        return [
+            Source(
+                str(label),
+                str(sample["class"]),
+                tuple(str(Path(folder) / file) for file in sample["files"]),
+                (sample["process"],) if sample["process"] in processes else None,
+                sample.get("reference_pb") or sample["cross_section_pb"],
+            )
+            for label, sample in samples.items()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        msg = f"{folder} is not a folder of simulated events: {path.name} has no list of samples"
+        raise FileError(msg) from error
+
+
 def _source(name: str, entry: object, path: Path) -> Source:
     keys = {"class", *(field.name for field in dataclasses.fields(Source))} - {"name", "label"}
     if not isinstance(entry, Mapping) or "files" not in entry:
@@ -175,7 +219,9 @@ def _source(name: str, entry: object, path: Path) -> Source:
     files = values.pop("files")
     listed = [files] if isinstance(files, str) else list(files)
     processes = values.get("processes")
-    if processes is not None and (isinstance(processes, str) or not all(isinstance(p, str) for p in processes)):
+    if processes is not None and (
+        isinstance(processes, str) or not all(isinstance(p, str) for p in processes)
+    ):
         msg = f"{path}: sample {name!r}: processes must be a list of names; found {processes!r}"
         raise ConfigError(msg)
     return Source(name, "" if label is None else str(label), _expand(name, listed, path.parent), **values)

@@ -187,4 +187,5 @@ def effective_number_weights(counts: npt.ArrayLike) -> FloatArray:
     with np.errstate(divide="ignore"):  # a single event: beta is 0
         log_beta = np.log1p(-1.0 / total)
     weights[filled] = -1.0 / (total * np.expm1(n[filled] * log_beta))
-    return np.multiply(weights, filled.sum() / weights.sum())
+    balanced: FloatArray = weights * (filled.sum() / weights.sum())
+    return balanced

@@ -1,10 +1,10 @@
 """Training files: a folder of Parquet parts without padding, and what is known about all of them.
 
-=====================  ====================================================================================
+======================  ====================================================================================
 ``part-00000.parquet``  events of one source, in the order of their hash (:mod:`evenet_hep.events.splits`)
 ``part-00000.json``     rows, checksum and statistics of that part
 ``dataset.json``        schema, grammar, sources, splits and statistics of all; there only when all parts are
-=====================  ====================================================================================
+======================  ====================================================================================
 
 Because a part is in the order of the hash, a split is one run of its rows, and so is a smaller sample of it.
 """

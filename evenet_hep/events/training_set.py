@@ -17,11 +17,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from evenet_hep.errors import FileError, InputError
+from evenet_hep.events.batch_plan import (
+    Piece,
+    batch_rows,
+    batch_sizes,
+    cut_pieces,
+    pieces_of,
+    share_start,
+    shuffled,
+)
 from evenet_hep.events.labels import TrainingBatch
+from evenet_hep.events.part_reading import read_columns, read_group
 from evenet_hep.events.splits import event_hash
 from evenet_hep.events.statistics import (
     Moments,
@@ -30,21 +38,13 @@ from evenet_hep.events.statistics import (
     merge_moments,
 )
 from evenet_hep.events.training_events import TrainingEvents, index_layout, padded_batch
-from evenet_hep.events.training_files import FORMAT, ROWS_PER_GROUP, Layout, Part, checksum_of, reason
+from evenet_hep.events.training_files import FORMAT, Layout, Part, checksum_of
 from evenet_hep.schema import EventSchema
 from evenet_hep.topology import Topology
 
 FloatArray = npt.NDArray[np.float64]
 
 POOL = 1 << 18  # events that are shuffled together; about 60 MB
-
-
-class Piece(NamedTuple):
-    """Rows of one row group of a part, counted from its beginning."""
-
-    part: int
-    group: int
-    rows: npt.NDArray[np.int64]
 
 
 class ClassCount(NamedTuple):
@@ -223,7 +223,7 @@ class TrainingSet:
     ) -> int:
         """Number of batches that every rank gets in an epoch; see :meth:`batches`."""
         n_events = self.n_events(split, limit=limit, classes=classes)
-        return len(_batch_sizes(n_events, batch_size, 0, world_size, drop_last))
+        return len(batch_sizes(n_events, batch_size, 0, world_size, drop_last))
 
     def counts(self, split: str) -> dict[str, ClassCount]:
         """Class -> number of events, sum of weights and of squared weights; "" has the events without a class."""
@@ -300,7 +300,9 @@ class TrainingSet:
     @cached_property
     def multiplicity(self) -> npt.NDArray[np.int64]:
         """Number of events of the first split with 0, 1, ... objects, shape (capacity + 1,)."""
-        return np.sum([part.multiplicity for part in self.parts], axis=0, dtype=np.int64)
+        counts = np.array([part.multiplicity for part in self.parts], np.int64)
+        total: npt.NDArray[np.int64] = counts.sum(axis=0)
+        return total
 
     @property
     def n_invisible(self) -> int:
@@ -372,10 +374,12 @@ class TrainingSet:
             raise InputError(msg)
         pieces = self._pieces(split, limit, classes)
         n_events = sum(len(piece.rows) for piece in pieces)
-        sizes = _batch_sizes(n_events, batch_size, rank, world_size, drop_last)
+        sizes = batch_sizes(n_events, batch_size, rank, world_size, drop_last)
         if shuffle:
-            pieces = self._shuffled(pieces, np.random.default_rng([seed, epoch]))
-        first = _share(n_events, rank, world_size, drop_last, batch_size)
+            names = list(self.sources)
+            sources = [names.index(self.parts[piece.part].source) for piece in pieces]
+            pieces = shuffled(pieces, sources, np.random.default_rng([seed, epoch]))
+        first = share_start(n_events, rank, world_size, drop_last, batch_size)
         per_pool = max(1, pool // batch_size)
         jobs = []
         for p in range(start // per_pool, -(-len(sizes) // per_pool)):
@@ -383,7 +387,7 @@ class TrainingSet:
             begin = first + int(sizes[: p * per_pool].sum())
             rng = np.random.default_rng([seed, epoch, rank, p]) if shuffle else None
             skip = max(0, start - p * per_pool)
-            jobs.append((_cut(pieces, begin, begin + int(inside.sum())), inside, rng, skip))
+            jobs.append((cut_pieces(pieces, begin, begin + int(inside.sum())), inside, rng, skip))
         return self._stream(jobs, bucket)
 
     def _stream(self, jobs: Sequence[tuple[Any, ...]], bucket: bool) -> Iterator[TrainingBatch]:
@@ -394,7 +398,7 @@ class TrainingSet:
                 events = coming.result() if coming else None
                 coming = reader.submit(self._read, jobs[j + 1][0]) if j + 1 < len(jobs) else None
                 assert events is not None  # noqa: S101  there is one read per job
-                for rows in _batch_rows(events, sizes, rng, bucket)[skip:]:
+                for rows in batch_rows(events.n_objects, sizes, rng, bucket)[skip:]:
                     yield padded_batch(events, rows, layout, self.n_invisible)
 
     def events(
@@ -431,15 +435,7 @@ class TrainingSet:
             chosen = [rows[np.isin(label[rows], wanted)] for rows, label in zip(chosen, labels, strict=True)]
         if limit is not None and limit < sum(map(len, chosen)):
             chosen = self._smallest(chosen, limit)
-        pieces = []
-        for p, rows in enumerate(chosen):
-            groups = rows // ROWS_PER_GROUP
-            cuts = np.flatnonzero(np.diff(groups)) + 1
-            for inside in np.split(rows, cuts):
-                if len(inside):
-                    group = int(inside[0]) // ROWS_PER_GROUP
-                    pieces.append(Piece(p, group, inside - group * ROWS_PER_GROUP))
-        return pieces
+        return pieces_of(chosen)
 
     def _smallest(self, chosen: Sequence[npt.NDArray[np.int64]], limit: int) -> list[npt.NDArray[np.int64]]:
         """The rows with the smallest hashes of all parts; among equal ones those of earlier parts."""
@@ -456,133 +452,15 @@ class TrainingSet:
         return [rows[:number] for rows, number in zip(chosen, numbers, strict=True)]
 
     def _columns(self, part: int, names: Sequence[str]) -> list[npt.NDArray[Any]]:
-        table = self._table(part, None, names)
-        return [table.column(name).to_numpy() for name in names]
-
-    def _shuffled(self, pieces: Sequence[Piece], rng: np.random.Generator) -> list[Piece]:
-        """The pieces in random order, every source spread evenly over it."""
-        names = list(self.sources)
-        source = np.array([names.index(self.parts[piece.part].source) for piece in pieces], np.int64)
-        place = np.empty(len(pieces))
-        for s in np.unique(source):
-            mine = np.flatnonzero(source == s)
-            place[mine] = (rng.permutation(len(mine)) + rng.random(len(mine))) / len(mine)
-        return [pieces[i] for i in np.argsort(place, kind="stable")]
+        return read_columns(self.folder / self.parts[part].file, names)
 
     def _read(self, pieces: Sequence[Piece]) -> TrainingEvents:
         """The events of some pieces, one after the other."""
-        if not pieces:
-            return self._decode(self._table(0, 0, None), 0).take(slice(0, 0))
         read = []
-        for piece in pieces:
-            events = self._decode(self._table(piece.part, piece.group, None), piece.part)
+        for piece in pieces or [Piece(0, 0, np.empty(0, np.int64))]:
+            part = self.parts[piece.part]
+            path = self.folder / part.file
+            events = read_group(path, piece.group, self.layout, scale=self.scale(part.source))
             whole = len(piece.rows) == events.n_events
             read.append(events if whole else events.take(piece.rows))
         return TrainingEvents.concatenate(read)
-
-    def _table(self, part: int, group: int | None, names: Sequence[str] | None) -> pa.Table:
-        """A row group, or chosen columns of a whole part."""
-        path = self.folder / self.parts[part].file
-        try:
-            with pq.ParquetFile(path, memory_map=True) as file:
-                if group is None:
-                    return file.read(columns=names, use_threads=False)
-                return file.read_row_group(group, columns=names, use_threads=False)
-        except (OSError, ValueError) as error:
-            why = reason(error) if isinstance(error, OSError) else error
-            msg = f"{path} cannot be read: {why}"
-            raise FileError(msg) from error
-
-    def _decode(self, table: pa.Table, part: int) -> TrainingEvents:
-        schema = self.layout.schema
-        offsets, objects = _jagged(table, [f"object_{name}" for name in schema.object_names])
-        index_offsets, indices = _jagged(table, ["indices"])
-        invisible_offsets, invisible = _jagged(
-            table, [f"invisible_{name}" for name in schema.invisible_names]
-        )
-        features = [table.column(f"event_{name}").to_numpy() for name in schema.event_names]
-        plain = {
-            name: table.column(name).to_numpy()
-            for name in ("label", "weight", "process", "run", "luminosityBlock", "event")
-        }
-        scale = np.float64(self.scale(self.parts[part].source))
-        n_events = table.num_rows
-        return TrainingEvents(
-            offsets,
-            objects,
-            np.stack(features, axis=1) if features else np.empty((n_events, 0), np.float32),
-            plain["label"],
-            (plain["weight"] * scale).astype(np.float32),
-            plain["process"],
-            index_offsets,
-            indices[:, 0],
-            invisible_offsets,
-            invisible,
-            plain["run"],
-            plain["luminosityBlock"],
-            plain["event"],
-        )
-
-
-def _jagged(table: pa.Table, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
-    """Offsets and content, shape (n, n_columns), of list columns that have the same lengths."""
-    if not names:
-        return np.zeros(table.num_rows + 1, np.int64), np.empty((0, 0), np.float32)
-    columns = [table.column(name).combine_chunks() for name in names]
-    offsets = columns[0].offsets.to_numpy().astype(np.int64)
-    flat = [column.values.to_numpy()[offsets[0] : offsets[-1]] for column in columns]
-    return offsets - offsets[0], np.stack(flat, axis=1)
-
-
-def _share(n_events: int, rank: int, world_size: int, drop_last: bool, batch_size: int) -> int:
-    """Where a rank's events begin in the order of all."""
-    if drop_last:
-        return rank * (n_events // world_size // batch_size) * batch_size
-    return rank * n_events // world_size
-
-
-def _batch_sizes(
-    n_events: int, batch_size: int, rank: int, world_size: int, drop_last: bool
-) -> npt.NDArray[np.int64]:
-    """Sizes of a rank's batches; every rank has the same number of them."""
-    if drop_last:
-        return np.full(n_events // world_size // batch_size, batch_size, np.int64)
-    mine = (rank + 1) * n_events // world_size - rank * n_events // world_size
-    most = -(-n_events // world_size)  # of the rank with most events
-    number = -(-most // batch_size)
-    if n_events // world_size < number:
-        msg = (
-            f"{n_events} events cannot be split into as many batches of {batch_size} on each of {world_size} ranks; "
-            "use drop_last, fewer ranks or larger batches"
-        )
-        raise InputError(msg)
-    sizes = np.full(number, batch_size, np.int64)
-    if number:
-        sizes[-1] = mine - batch_size * (number - 1)
-        if sizes[-1] == 0:  # another rank has one event more: no batch may be empty
-            sizes[-2:] = batch_size - 1, 1
-    return sizes
-
-
-def _cut(pieces: Sequence[Piece], first: int, last: int) -> list[Piece]:
-    """The events ``first`` to ``last``, counted through all pieces."""
-    kept, position = [], 0
-    for piece in pieces:
-        low, high = max(first - position, 0), min(last - position, len(piece.rows))
-        if low < high:
-            kept.append(piece._replace(rows=piece.rows[low:high]))
-        position += len(piece.rows)
-    return kept
-
-
-def _batch_rows(
-    events: TrainingEvents, sizes: npt.NDArray[np.int64], rng: np.random.Generator | None, bucket: bool
-) -> list[npt.NDArray[np.int64]]:
-    """Which events of a pool make each batch."""
-    order = np.arange(events.n_events) if rng is None else rng.permutation(events.n_events)
-    if bucket:
-        order = order[np.argsort(events.n_objects[order], kind="stable")]
-    rows = np.split(order, np.cumsum(sizes)[:-1])
-    if bucket and rng is not None:
-        rows = [rows[i] for i in rng.permutation(len(rows))]
-    return rows

@@ -46,6 +46,10 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"awkward", "uproot", "pyarrow"},
         {"records", "events", "schema", "topology", "errors", "kinematics", "share"},
     ),
+    "conversion": (
+        {"awkward", "uproot", "pyarrow"},
+        {"conversion", "events", "schema", "topology", "errors", "kinematics", "share"},
+    ),
     "training": (
         {"awkward", "torch", "lightning", "pyarrow"},
         {"training", "events", "model", "schema", "topology", "errors", "kinematics", "share"},

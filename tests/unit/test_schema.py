@@ -102,6 +102,43 @@ def test_nan_statistics_are_refused() -> None:
         EventSchema.published().with_statistics({"pT": (0, 1)})
 
 
+def test_statistics_reach_every_feature() -> None:
+    schema = EventSchema.standard().with_statistics(
+        {"met": (3.0, 0.5)},
+        objects={"pt": (4.0, 0.6)},
+        event_features={"ht": (5.5, 1.0)},
+        invisible={"pt": (3.2, 0.9)},
+        n_objects=(5.0, 2.0),
+    )
+    assert (schema.objects[1].name, schema.objects[1].mean, schema.objects[1].std) == ("pt", 4.0, 0.6)
+    assert (schema.invisible[0].name, schema.invisible[0].mean, schema.invisible[0].std) == ("pt", 3.2, 0.9)
+    assert (schema.event_features[0].mean, schema.event_features[5].mean) == (3.0, 5.5)
+    assert (schema.n_objects.mean, schema.n_objects.std) == (5.0, 2.0)
+    unchanged = EventSchema.standard()
+    assert schema.objects[2:] == unchanged.objects[2:]
+    assert schema.invisible[1:] == unchanged.invisible[1:]
+    assert unchanged.with_statistics() == unchanged
+
+
+def test_statistics_by_name_leave_invisible_particles_alone() -> None:
+    """``pt`` is a name in two lists: plain statistics mean that of the objects."""
+    schema = EventSchema.standard().with_statistics({"pt": (4.0, 0.6)})
+    assert schema.objects[1].mean == 4.0
+    assert schema.invisible == EventSchema.standard().invisible
+
+
+def test_statistics_of_a_name_with_two_meanings_are_refused() -> None:
+    schema = EventSchema(objects=(Feature("pt"),), event_features=(Feature("pt"),))
+    with pytest.raises(SchemaError, match="'pt' is both an object and an event feature"):
+        schema.with_statistics({"pt": (1.0, 2.0)})
+    both = schema.with_statistics(objects={"pt": (1.0, 2.0)}, event_features={"pt": (3.0, 4.0)})
+    assert (both.objects[0].mean, both.event_features[0].mean) == (1.0, 3.0)
+    with pytest.raises(
+        SchemaError, match="statistics of invisible name pz, which the schema lacks; it has pt, eta, phi"
+    ):
+        EventSchema.standard().with_statistics(invisible={"pz": (0.0, 1.0)})
+
+
 def test_schema_file_errors_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"absent\.json"):
         EventSchema.from_file(tmp_path / "absent.json")

@@ -33,7 +33,7 @@ def test_hash_is_that_of_plain_integers(salt: str) -> None:
     run = rng.integers(-5, 2**32, 200)
     lumi = rng.integers(0, 2**16, 200)
     event = rng.integers(0, 2**64, 200, dtype=np.uint64)
-    expected = [hash_by_hand(*map(int, numbers), salt) for numbers in zip(run, lumi, event, strict=True)]
+    expected = [hash_by_hand(int(r), int(b), int(e), salt) for r, b, e in zip(run, lumi, event, strict=True)]
     assert event_hash(run, lumi, event, salt=salt).tolist() == expected
 
 
@@ -58,8 +58,8 @@ def test_order_and_company_do_not_matter() -> None:
     whole = split_of(run, lumi, event, FRACTIONS)
     np.testing.assert_array_equal(split_of(run[order], lumi[order], event[order], FRACTIONS), whole[order])
     np.testing.assert_array_equal(split_of(run[:9], lumi[:9], event[:9], FRACTIONS), whole[:9])
-    as_int32 = [values.astype(np.int32) for values in (run, lumi, event)]
-    np.testing.assert_array_equal(split_of(*as_int32, FRACTIONS), whole)
+    narrow = split_of(run.astype(np.int32), lumi.astype(np.uint16), event.astype(np.int32), FRACTIONS)
+    np.testing.assert_array_equal(narrow, whole)
 
 
 def test_python_hash_seed_does_not_matter() -> None:
