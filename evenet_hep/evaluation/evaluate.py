@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from evenet_hep.errors import InputError
+from evenet_hep.events.training_set import TrainingSet
 from evenet_hep.kinematics.angles import delta_phi
 from evenet_hep.model.decoding import decode_assignment
 from evenet_hep.model.evenet import EveNet
@@ -115,7 +116,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(
     model: EveNet,
-    events: Events | Any,
+    events: Events | TrainingSet,
     *,
     weighted: bool = False,
     steps: int = 20,
@@ -154,7 +155,7 @@ def evaluate(
     >>> evaluation.metrics["auc/signal"]  # doctest: +SKIP
     0.87
     """
-    chosen: Events = events if hasattr(events, "__len__") else Split(events, "test")
+    chosen: Events = Split(events, "test") if isinstance(events, TrainingSet) else events
     if not len(chosen):
         msg = "there are no events to evaluate the network on"
         raise InputError(msg)

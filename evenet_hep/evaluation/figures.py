@@ -230,7 +230,7 @@ def plot_grid(result: GridResult, quantity: str, *, label: str = "") -> Figure:
     middle = np.mean(drawn.get_clim())
     for point, value in known:
         color = "white" if value < middle else "black"
-        panel.annotate(f"{value:.2f}", point[:2], ha="center", va="center", fontsize=8, color=color)
+        panel.annotate(f"{value:.2f}", (point[0], point[1]), ha="center", va="center", fontsize=8, color=color)
     panel.margins(0.15)
     panel.set_xlabel(f"{result.axes[0].replace('_', ' ')} [GeV]")
     panel.set_ylabel(f"{result.axes[1].replace('_', ' ')} [GeV]")

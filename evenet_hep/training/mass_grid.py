@@ -142,8 +142,8 @@ def _outcomes(
         for point in points:
             try:
                 yield point, _one(train_point, point, places[point])
-            except Exception as error:  # noqa: BLE001  reported with its point; the others go on
-                yield point, error
+            except Exception as failure:  # noqa: BLE001  reported with its point; the others go on
+                yield point, failure
         return
     futures = [client.submit(_one, train_point, point, places[point], pure=False) for point in points]
     for point, future in zip(points, futures, strict=True):

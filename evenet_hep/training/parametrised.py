@@ -140,8 +140,16 @@ class ParametrisedEvents:
 
         The masses of background depend on seed, epoch, rank and number of the batch alone.
         """
-        options = {"seed": seed, "epoch": epoch, "shuffle": shuffle, "bucket": bucket}
-        batches = self._inner.batches(batch_size, **options, rank=rank, world_size=world_size, start=start)
+        batches = self._inner.batches(
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            shuffle=shuffle,
+            bucket=bucket,
+            rank=rank,
+            world_size=world_size,
+            start=start,
+        )
         for number, batch in enumerate(batches, start):
             rng = np.random.default_rng((seed, epoch, rank, number))
             yield self._told(batch, rng)

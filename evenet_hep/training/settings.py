@@ -62,7 +62,7 @@ def override(content: Mapping[str, Any], settings: Iterable[str]) -> dict[str, A
     >>> override({"training": {"epochs": 5}}, ["training.epochs=7", "training.lr=1e-3"])
     {'training': {'epochs': 7, 'lr': 0.001}}
     """
-    result = _copied(content)
+    result: dict[str, Any] = _copied(content)
     for setting in settings:
         path, equals, text = setting.partition("=")
         if not equals or not path:
