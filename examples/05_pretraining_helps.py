@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -53,8 +52,8 @@ SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}  # "val" 
 HEADS = ("classification", "object_generation", "invisible_generation", "global_generation")
 START = ("scratch", "stage I", "stage I + II")
 # The same for all starts; there are no validation events, as there would be none to spare: the last epoch counts.
-FINETUNE: dict[str, Any] = {"lr": 2e-3, "batch_size": 32, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
-STEPS = 150  # at least; a small sample is seen more often
+FINETUNE: dict[str, Any] = {"lr": 2e-3, "batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
+STEPS = 100  # of the optimiser; a small sample is seen more often
 
 
 def training_set(data: Path, out: Path, name: str, classes: dict[str, tuple[str, ...]]) -> TrainingSet:
@@ -107,12 +106,13 @@ def pretrained(events: ArrayEvents, out: Path, epochs: tuple[int, int], seed: in
             **base,
         )
         folder = out / name.replace(" ", "").replace("+", "-")
-        model, history = pretrain(
-            current, events, config=config, folder=folder, resume=folder.is_dir(), progress=True
-        )
-        print(f"{name}: loss {history.train_loss[0]:.3f} -> {history.train_loss[-1]:.3f}", flush=True)
+        if not (folder / "last").is_dir():
+            _, history = pretrain(
+                current, events, config=config, folder=folder, resume=folder.is_dir(), progress=True
+            )
+            print(f"{name}: loss {history.train_loss[0]:.3f} -> {history.train_loss[-1]:.3f}", flush=True)
         found[name] = EveNet.from_pretrained(folder / "last")
-        current = model
+        current = EveNet.from_pretrained(folder / "last")
     return found
 
 
@@ -158,7 +158,7 @@ def one_run(
     settings = FINETUNE | ({} if lr is None else {"lr": lr})
     body = settings["lr"] if start == "scratch" else 0.5 * settings["lr"]
     config = FinetuneConfig(
-        epochs=max(15, round(STEPS / (size // settings["batch_size"]))),
+        epochs=round(STEPS / (size // settings["batch_size"])),
         seed=seed,
         lr_backbone=body,
         rotate=True,
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
     parser.add_argument("--epochs", type=int, nargs=2, default=(6, 10), help="of stage I and stage II")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 100])
     parser.add_argument("--starts", nargs="+", choices=START, default=START)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="most pretraining events")

@@ -50,8 +50,12 @@ def plot_history(history: History) -> Figure:
                 )
     left.set_xlabel("epoch")
     left.set_ylabel("loss (dashed: training)")
-    left.set_yscale("log")
+    low, high = left.get_ylim()
+    if low > 0 and high > 5 * low:
+        left.set_yscale("log")
     left.legend(frameon=False, fontsize=8)
+    for panel in (left, right):
+        panel.xaxis.get_major_locator().set_params(integer=True)
     if history.best_epoch is not None:
         left.axvline(history.best_epoch + 1, color="0.7", linewidth=1)
     right.plot(epochs, history.course("lr"), color="black", marker=".")
@@ -230,7 +234,9 @@ def plot_grid(result: GridResult, quantity: str, *, label: str = "") -> Figure:
     middle = np.mean(drawn.get_clim())
     for point, value in known:
         color = "white" if value < middle else "black"
-        panel.annotate(f"{value:.2f}", (point[0], point[1]), ha="center", va="center", fontsize=8, color=color)
+        panel.annotate(
+            f"{value:.2f}", (point[0], point[1]), ha="center", va="center", fontsize=8, color=color
+        )
     panel.margins(0.15)
     panel.set_xlabel(f"{result.axes[0].replace('_', ' ')} [GeV]")
     panel.set_ylabel(f"{result.axes[1].replace('_', ' ')} [GeV]")

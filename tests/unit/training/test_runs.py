@@ -167,9 +167,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
         assert np.isinf(saved["weight"]).all()
 
 
-def test_a_run_that_gets_no_better_stops(
-    make_events: Make, make_network: Make, make_settings: Make
-) -> None:
+def test_a_run_that_gets_no_better_stops(make_events: Make, make_network: Make, make_settings: Make) -> None:
     config = make_settings(CLASSES, 30, lr=0.0, patience=2)
     history = fit(make_network(), make_events(16), make_events(16, 2), config)
     assert len(history.epochs) == 3
@@ -232,7 +230,11 @@ def test_finetune_and_pretrain(make_events: Make, make_network: Make) -> None:
     config = FinetuneConfig(epochs=2, batch_size=32, seed=1)
     history = finetune(model, make_events(64), make_events(32, 2), config=config)
     assert history.best_epoch in (0, 1)
-    assert set(history.epochs[0]) >= {"train_classification", "train_assignment", "train_invisible_generation"}
+    assert set(history.epochs[0]) >= {
+        "train_classification",
+        "train_assignment",
+        "train_invisible_generation",
+    }
     assert "train_object_generation" not in history.epochs[0]
     stages = (Stage(noise_probability=(0.1, 1.0), losses=LossWeights.only("object_generation")),)
     settings = PretrainConfig(epochs=1, batch_size=32, stages=stages, class_condition=0.0)
