@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +50,15 @@ PROCESSES = {
     "QCD": ("qcd_jj", "qcd_bb", "qcd_bb_4j"),
 }
 SIGNAL = ("xyh_500_90",)
-SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}  # "val" is not used
+SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}  # "val" is for --scan
 HEADS = ("classification", "object_generation", "invisible_generation", "global_generation")
 START = ("scratch", "stage I", "stage I + II")
 # The same for all starts; there are no validation events, as there would be none to spare: the last epoch counts.
-FINETUNE: dict[str, Any] = {"lr": 2e-3, "batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
+FINETUNE: dict[str, Any] = {"batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
+# Learning rate of the head and of the body for each start: the best of --scan, on events and a seed of its own.
+RATES = {"scratch": (2e-3, 2e-3), "stage I": (2e-3, 1e-3), "stage I + II": (2e-3, 1e-3)}
+SCANNED = ((5e-4, 5e-4), (2e-3, 2e-3), (5e-3, 5e-3), (2e-3, 2e-4), (5e-3, 5e-4))
+SCAN_SEED = 100
 STEPS = 100  # of the optimiser; a small sample is seen more often
 
 
@@ -141,9 +147,11 @@ def one_run(
     splits: dict[str, ArrayEvents],
     size: int,
     seed: int,
-    lr: float | None,
+    *,
+    rates: tuple[float, float],
+    measured_on: str,
 ) -> dict[str, Any]:
-    """Fine-tune once and measure on the test events."""
+    """Fine-tune once and measure on other events."""
     torch.manual_seed(1000 + seed)
     classes = ("signal", "background")
     drop = dict.fromkeys(("object_generation", "invisible_generation", "global_generation"))
@@ -155,26 +163,26 @@ def one_run(
     else:
         heads = drop | ({"classification": source.config.classification} if start == "stage I" else {})
         model = extend(trained[start], classes=classes, heads=heads).model
-    settings = FINETUNE | ({} if lr is None else {"lr": lr})
-    body = settings["lr"] if start == "scratch" else 0.5 * settings["lr"]
     config = FinetuneConfig(
-        epochs=round(STEPS / (size // settings["batch_size"])),
+        epochs=round(STEPS / (size // FINETUNE["batch_size"])),
         seed=seed,
-        lr_backbone=body,
+        lr=rates[0],
+        lr_backbone=rates[1],
         rotate=True,
         mirror=True,
         stages=(Stage(losses=LossWeights.only("classification")),),
-        **settings,
+        **FINETUNE,
     )
     history = finetune(model, balanced(splits["train"], size, seed), config=config)
-    test = splits["test"]
+    test = splits[measured_on]
     is_signal, score = test.content.label == 0, scores(model, test)
     auc, sic = area_under_curve(is_signal, score), maximum_sic(is_signal, score)
     return {
         "start": start,
         "size": size,
         "seed": seed,
-        "lr": settings["lr"],
+        "rates": list(rates),
+        "measured_on": measured_on,
         "train_loss": history.train_loss[-1],
         "auc": auc.value,
         "auc_uncertainty": auc.uncertainty,
@@ -231,7 +239,7 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=START, default=START)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="most pretraining events")
-    parser.add_argument("--lr", type=float, help="another learning rate of the fine-tuning")
+    parser.add_argument("--scan", action="store_true", help="look for the best rates, on validation events")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     known = training_set(args.data, args.out, "pretraining-set", PROCESSES)
@@ -239,28 +247,43 @@ def main() -> None:
     trained = pretrained(
         filled(Split(known, "pretraining", limit=args.limit).load()), args.out, tuple(args.epochs), seed=1
     )
-    splits = {name: filled(Split(unknown, name).load()) for name in ("train", "test")}
+    splits = {name: filled(Split(unknown, name).load()) for name in ("train", "val", "test")}
     # The network keeps the means and widths of the pretraining; so do the events that are given to it.
     schema = dataclasses.replace(trained["stage I"].schema, classes=("signal", "background"))
     splits = {k: ArrayEvents.from_batch(v.content, schema, topology=v.topology) for k, v in splits.items()}
     print({name: np.bincount(each.content.label).tolist() for name, each in splits.items()}, flush=True)
     path = args.out / "runs.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    for seed in range(args.seeds):
-        for size in args.sizes:
-            for start in START:
-                lr = FINETUNE["lr"] if args.lr is None else args.lr
-                if any((r["start"], r["size"], r["seed"], r["lr"]) == (start, size, seed, lr) for r in rows):
-                    continue
-                rows.append(one_run(start, trained, splits, size, seed, args.lr))
-                print(
-                    {k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True
-                )
-                path.write_text(json.dumps(rows, indent=1))
-    chosen = [row for row in rows if row["lr"] == lr]
-    (args.out / "table.md").write_text(table(chosen) + "\n")
-    save_figure(figure(chosen), args.out / "pretraining.png")
-    print(table(chosen))
+    for plan in planned(args):
+        key = {name: plan[name] for name in ("start", "size", "seed", "measured_on")} | {
+            "rates": list(plan["rates"])
+        }
+        if not any(key.items() <= {k: r[k] for k in key}.items() for r in rows):
+            rows.append(one_run(trained=trained, splits=splits, **plan))
+            print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+            path.write_text(json.dumps(rows, indent=1))
+    chosen = [r for r in rows if r["measured_on"] == "test" and r["rates"] == list(RATES[r["start"]])]
+    if chosen:
+        (args.out / "table.md").write_text(table(chosen) + "\n")
+        save_figure(figure(chosen), args.out / "pretraining.png")
+        print(table(chosen))
+
+
+def planned(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Runs to do: those of the scan, or those of the study."""
+    if args.scan:
+        for start, rates in itertools.product(args.starts, SCANNED):
+            if start != "scratch" or rates[0] == rates[1]:
+                yield {
+                    "start": start,
+                    "size": args.sizes[0],
+                    "seed": SCAN_SEED,
+                    "rates": rates,
+                    "measured_on": "val",
+                }
+        return
+    for seed, size, start in itertools.product(range(args.seeds), args.sizes, args.starts):
+        yield {"start": start, "size": size, "seed": seed, "rates": RATES[start], "measured_on": "test"}
 
 
 if __name__ == "__main__":
