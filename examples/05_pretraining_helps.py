@@ -55,9 +55,14 @@ HEADS = ("classification", "object_generation", "invisible_generation", "global_
 START = ("scratch", "stage I", "stage I + II")
 # The same for all starts; there are no validation events, as there would be none to spare: the last epoch counts.
 FINETUNE: dict[str, Any] = {"batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
-# Learning rate of the head and of the body for each start: the best of --scan, on events and a seed of its own.
+# Learning rates for each start, the best of --scan on events and a seed of its own: that of the head and the object
+# encoder, which stage I does not reach and stage II shapes for its own classes, and that of the rest of the body.
 RATES = {"scratch": (2e-3, 2e-3), "stage I": (2e-3, 1e-3), "stage I + II": (2e-3, 1e-3)}
-SCANNED = ((5e-4, 5e-4), (2e-3, 2e-3), (5e-3, 5e-3), (2e-3, 2e-4), (5e-3, 5e-4))
+SCANNED = {
+    "scratch": ((5e-4, 5e-4), (2e-3, 2e-3), (5e-3, 5e-3)),
+    "stage I": ((5e-4, 5e-4), (2e-3, 2e-4), (5e-3, 5e-4)),
+    "stage I + II": ((5e-4, 5e-4), (2e-3, 2e-4), (5e-3, 5e-4)),
+}
 SCAN_SEED = 100
 STEPS = 100  # of the optimiser; a small sample is seen more often
 
@@ -161,12 +166,16 @@ def one_run(
         schema = dataclasses.replace(source.schema, classes=classes)
         model = EveNet(dataclasses.replace(source.config, **drop), schema)
     else:
-        heads = drop | ({"classification": source.config.classification} if start == "stage I" else {})
+        heads = drop | {"classification": source.config.classification}
         model = extend(trained[start], classes=classes, heads=heads).model
+        # What stage I does not reach, and stage II bends to its own classes, begins anew.
+        fresh = EveNet(model.config, model.schema)
+        model.object_encoder.load_state_dict(fresh.object_encoder.state_dict())
     config = FinetuneConfig(
         epochs=round(STEPS / (size // FINETUNE["batch_size"])),
         seed=seed,
         lr=rates[0],
+        lr_object_encoder=rates[0],
         lr_backbone=rates[1],
         rotate=True,
         mirror=True,
@@ -272,8 +281,8 @@ def main() -> None:
 def planned(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Runs to do: those of the scan, or those of the study."""
     if args.scan:
-        for start, rates in itertools.product(args.starts, SCANNED):
-            if start != "scratch" or rates[0] == rates[1]:
+        for start in args.starts:
+            for rates in SCANNED[start]:
                 yield {
                     "start": start,
                     "size": args.sizes[0],

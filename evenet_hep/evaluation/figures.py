@@ -159,7 +159,7 @@ def plot_calibration(scores: ClassScores) -> Figure:
 
 def plot_pairing(pairing: Mapping[str, PairingEfficiencies]) -> Figure:
     """Events and resonances that were put together rightly, by process."""
-    figure = Figure(figsize=(7.0, 1.6 + 0.5 * len(pairing)), layout="constrained")
+    figure = Figure(figsize=(7.0, 2.2 + 0.5 * len(pairing)), layout="constrained")
     panel = figure.subplots()
     kinds = {
         "event_complete": "all resonances, of events that have them",
@@ -180,9 +180,9 @@ def plot_pairing(pairing: Mapping[str, PairingEfficiencies]) -> Figure:
         )
     panel.set_yticks(range(len(pairing)), list(pairing))
     panel.set_ylim(len(pairing) - 0.5, -0.5)
-    panel.set_xlim(0, 1)
+    panel.set_xlim(0, 1.04)
     panel.set_xlabel("efficiency")
-    panel.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    panel.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 

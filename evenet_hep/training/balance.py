@@ -84,7 +84,7 @@ def measured_schema(events: Events) -> EventSchema:
     Returns
     -------
     EventSchema
-        Padding does not count; zeros that are real do. What a transform does not standardise keeps its numbers.
+        Padding does not count; zeros that are real do. A feature that never changes gets the width 1.
     """
     schema = events.schema
     groups = {

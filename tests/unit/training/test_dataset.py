@@ -28,7 +28,7 @@ def rows_of(n: int = 103, batch_size: int = 8, **options: Any) -> list[np.ndarra
     return batch_rows(counts, batch_size, **(base | options))
 
 
-@pytest.mark.parametrize(("shuffle", "bucket"), itertools.product([True, False], repeat=2))
+@pytest.mark.parametrize(("shuffle", "bucket"), list(itertools.product([True, False], repeat=2)))
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_every_event_once_and_ranks_share_nothing(shuffle: bool, bucket: bool, world_size: int) -> None:
     rows = rows_of(shuffle=shuffle, bucket=bucket, world_size=world_size)
@@ -128,7 +128,7 @@ def test_the_schema_is_measured_without_padding(make_events: Make) -> None:
     assert schema.invisible[0].mean == pytest.approx(neutrino.mean())
     assert schema.n_objects.mean == pytest.approx(content.mask.sum(axis=1).mean())
     assert schema.event_features[2].std == 1.0  # never changes
-    assert schema.objects[3] == events.schema.objects[3]  # periodic
+    assert schema.objects[3].transform == "periodic"
 
 
 # --- masses ----------------------------------------------------------------------------------------------------------
@@ -214,8 +214,9 @@ def test_each_mass_is_normalised_by_itself() -> None:
 
 
 def measure(point: tuple[float, ...], folder: Path) -> dict[str, float]:
-    folder.parent.joinpath("calls").open("a").write("x")
-    if point[0] == 700 and len(folder.parent.joinpath("calls").read_text()) == 1:
+    calls = folder.parent / "calls"
+    calls.write_text((calls.read_text() if calls.exists() else "") + "x")
+    if point[0] == 700 and len(calls.read_text()) == 1:
         msg = "no events"
         raise ValueError(msg)
     return {"auc": 0.5 + point[1] / 1000, "sic": float("nan") if point[0] == 900 else 1.0}
