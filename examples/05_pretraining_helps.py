@@ -57,11 +57,11 @@ START = ("scratch", "stage I", "stage I + II")
 FINETUNE: dict[str, Any] = {"batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
 # Learning rates for each start, the best of --scan on events and a seed of its own: that of the head and the object
 # encoder, which stage I does not reach and stage II shapes for its own classes, and that of the rest of the body.
-RATES = {"scratch": (2e-3, 2e-3), "stage I": (2e-3, 1e-3), "stage I + II": (2e-3, 1e-3)}
+RATES = {"scratch": (5e-4, 5e-4), "stage I": (5e-3, 5e-4), "stage I + II": (2e-3, 2e-4)}
 SCANNED = {
-    "scratch": ((5e-4, 5e-4), (2e-3, 2e-3), (5e-3, 5e-3)),
-    "stage I": ((5e-4, 5e-4), (2e-3, 2e-4), (5e-3, 5e-4)),
-    "stage I + II": ((5e-4, 5e-4), (2e-3, 2e-4), (5e-3, 5e-4)),
+    "scratch": ((2e-4, 2e-4), (5e-4, 5e-4), (1e-3, 1e-3), (2e-3, 2e-3), (5e-3, 5e-3)),
+    "stage I": ((2e-3, 2e-4), (5e-3, 5e-4)),
+    "stage I + II": ((2e-3, 2e-4), (2e-3, 1e-3), (5e-3, 5e-4)),
 }
 SCAN_SEED = 100
 STEPS = 100  # of the optimiser; a small sample is seen more often
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
     parser.add_argument("--epochs", type=int, nargs=2, default=(6, 10), help="of stage I and stage II")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 100])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 100, 1000])
     parser.add_argument("--starts", nargs="+", choices=START, default=START)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="most pretraining events")
