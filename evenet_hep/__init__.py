@@ -13,12 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from evenet_hep.evaluation.evaluate import evaluate as evaluate
     from evenet_hep.events.cloud import EventCloud as EventCloud
     from evenet_hep.inference import Predictor as Predictor
     from evenet_hep.model.evenet import EveNet as EveNet
     from evenet_hep.model.evenet import EveNetConfig as EveNetConfig
     from evenet_hep.schema import EventSchema as EventSchema
     from evenet_hep.schema import Feature as Feature
+    from evenet_hep.training.config import FinetuneConfig as FinetuneConfig
+    from evenet_hep.training.config import PretrainConfig as PretrainConfig
+    from evenet_hep.training.run import finetune as finetune
+    from evenet_hep.training.run import pretrain as pretrain
 
 __version__ = "0.1.0"
 
@@ -28,7 +33,12 @@ _HOME = {
     "EventCloud": "evenet_hep.events.cloud",
     "EventSchema": "evenet_hep.schema",
     "Feature": "evenet_hep.schema",
+    "FinetuneConfig": "evenet_hep.training.config",
     "Predictor": "evenet_hep.inference",
+    "PretrainConfig": "evenet_hep.training.config",
+    "evaluate": "evenet_hep.evaluation.evaluate",
+    "finetune": "evenet_hep.training.run",
+    "pretrain": "evenet_hep.training.run",
 }
 
 __all__ = [
@@ -37,8 +47,13 @@ __all__ = [
     "EventCloud",
     "EventSchema",
     "Feature",
+    "FinetuneConfig",
     "Predictor",
+    "PretrainConfig",
     "__version__",
+    "evaluate",
+    "finetune",
+    "pretrain",
 ]
 
 

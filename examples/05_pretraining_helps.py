@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,9 @@ from evenet_hep.plot import save_figure
 from evenet_hep.stats.metrics import area_under_curve
 from evenet_hep.stats.sic import maximum_sic
 from evenet_hep.topology import Topology
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.config import FinetuneConfig, LossWeights, PretrainConfig, Stage
-from evenet_hep.training.dataset import ArrayEvents, Split, TensorBatch
+from evenet_hep.training.dataset import ArrayEvents, Split
 from evenet_hep.training.finetune import extend
 from evenet_hep.training.presets import JOINT, NOISE, SELF_SUPERVISED, with_heads
 from evenet_hep.training.run import finetune, pretrain
@@ -47,11 +50,21 @@ PROCESSES = {
     "QCD": ("qcd_jj", "qcd_bb", "qcd_bb_4j"),
 }
 SIGNAL = ("xyh_500_90",)
-SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}
+SPLITS = {"pretraining": 0.5, "train": 0.15, "val": 0.1, "test": 0.25}  # "val" is for --scan
 HEADS = ("classification", "object_generation", "invisible_generation", "global_generation")
 START = ("scratch", "stage I", "stage I + II")
-# Rates that were tried in a small scan for each start; see docs/explanation/pretraining.md.
-FINETUNE = {"lr": 2e-3, "epochs": 30, "batch_size": 64, "warmup": 2, "patience": 0, "weight_decay": 0.01}
+# The same for all starts; there are no validation events, as there would be none to spare: the last epoch counts.
+FINETUNE: dict[str, Any] = {"batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
+# Learning rates for each start, the best of --scan on events and a seed of its own: that of the head and the object
+# encoder, which stage I does not reach and stage II shapes for its own classes, and that of the rest of the body.
+RATES = {"scratch": (5e-4, 5e-4), "stage I": (5e-3, 5e-4), "stage I + II": (2e-3, 2e-4)}
+SCANNED = {
+    "scratch": ((2e-4, 2e-4), (5e-4, 5e-4), (1e-3, 1e-3), (2e-3, 2e-3), (5e-3, 5e-3)),
+    "stage I": ((2e-3, 2e-4), (5e-3, 5e-4)),
+    "stage I + II": ((2e-3, 2e-4), (2e-3, 1e-3), (5e-3, 5e-4)),
+}
+SCAN_SEED = 100
+STEPS = 100  # of the optimiser; a small sample is seen more often
 
 
 def training_set(data: Path, out: Path, name: str, classes: dict[str, tuple[str, ...]]) -> TrainingSet:
@@ -104,12 +117,13 @@ def pretrained(events: ArrayEvents, out: Path, epochs: tuple[int, int], seed: in
             **base,
         )
         folder = out / name.replace(" ", "").replace("+", "-")
-        model, history = pretrain(
-            current, events, config=config, folder=folder, resume=folder.is_dir(), progress=True
-        )
-        print(f"{name}: loss {history.train_loss[0]:.3f} -> {history.train_loss[-1]:.3f}", flush=True)
+        if not (folder / "last").is_dir():
+            _, history = pretrain(
+                current, events, config=config, folder=folder, resume=folder.is_dir(), progress=True
+            )
+            print(f"{name}: loss {history.train_loss[0]:.3f} -> {history.train_loss[-1]:.3f}", flush=True)
         found[name] = EveNet.from_pretrained(folder / "last")
-        current = model
+        current = EveNet.from_pretrained(folder / "last")
     return found
 
 
@@ -138,9 +152,11 @@ def one_run(
     splits: dict[str, ArrayEvents],
     size: int,
     seed: int,
-    lr: float | None,
+    *,
+    rates: tuple[float, float],
+    measured_on: str,
 ) -> dict[str, Any]:
-    """Fine-tune once and measure on the test events."""
+    """Fine-tune once and measure on other events."""
     torch.manual_seed(1000 + seed)
     classes = ("signal", "background")
     drop = dict.fromkeys(("object_generation", "invisible_generation", "global_generation"))
@@ -150,30 +166,33 @@ def one_run(
         schema = dataclasses.replace(source.schema, classes=classes)
         model = EveNet(dataclasses.replace(source.config, **drop), schema)
     else:
-        heads = drop | ({"classification": source.config.classification} if start == "stage I" else {})
+        heads = drop | {"classification": source.config.classification}
         model = extend(trained[start], classes=classes, heads=heads).model
-    settings = FINETUNE | ({} if lr is None else {"lr": lr})
-    body = settings["lr"] if start == "scratch" else 0.5 * settings["lr"]
+        # What stage I does not reach, and stage II bends to its own classes, begins anew.
+        fresh = EveNet(model.config, model.schema)
+        model.object_encoder.load_state_dict(fresh.object_encoder.state_dict())
     config = FinetuneConfig(
+        epochs=round(STEPS / (size // FINETUNE["batch_size"])),
         seed=seed,
-        lr_backbone=body,
+        lr=rates[0],
+        lr_object_encoder=rates[0],
+        lr_backbone=rates[1],
         rotate=True,
         mirror=True,
-        monitor="val_loss",
         stages=(Stage(losses=LossWeights.only("classification")),),
-        **settings,
+        **FINETUNE,
     )
-    history = finetune(model, balanced(splits["train"], size, seed), splits["val"], config=config)
-    test = splits["test"]
+    history = finetune(model, balanced(splits["train"], size, seed), config=config)
+    test = splits[measured_on]
     is_signal, score = test.content.label == 0, scores(model, test)
     auc, sic = area_under_curve(is_signal, score), maximum_sic(is_signal, score)
     return {
         "start": start,
         "size": size,
         "seed": seed,
-        "lr": settings["lr"],
-        "best_epoch": history.best_epoch,
-        "val_loss": min(history.val_loss),
+        "rates": list(rates),
+        "measured_on": measured_on,
+        "train_loss": history.train_loss[-1],
         "auc": auc.value,
         "auc_uncertainty": auc.uncertainty,
         "sic": sic.value,
@@ -224,11 +243,12 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True, help="folder with ttbar_1l.root and the others")
     parser.add_argument("--out", type=Path, required=True, help="folder of the study")
-    parser.add_argument("--epochs", type=int, nargs=2, default=(8, 12), help="of stage I and stage II")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--epochs", type=int, nargs=2, default=(6, 10), help="of stage I and stage II")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300, 100, 1000])
+    parser.add_argument("--starts", nargs="+", choices=START, default=START)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, help="most pretraining events")
-    parser.add_argument("--lr", type=float, help="another learning rate of the fine-tuning")
+    parser.add_argument("--scan", action="store_true", help="look for the best rates, on validation events")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     known = training_set(args.data, args.out, "pretraining-set", PROCESSES)
@@ -237,28 +257,42 @@ def main() -> None:
         filled(Split(known, "pretraining", limit=args.limit).load()), args.out, tuple(args.epochs), seed=1
     )
     splits = {name: filled(Split(unknown, name).load()) for name in ("train", "val", "test")}
-    splits["val"] = balanced(splits["val"], 600, seed=0)
     # The network keeps the means and widths of the pretraining; so do the events that are given to it.
     schema = dataclasses.replace(trained["stage I"].schema, classes=("signal", "background"))
     splits = {k: ArrayEvents.from_batch(v.content, schema, topology=v.topology) for k, v in splits.items()}
     print({name: np.bincount(each.content.label).tolist() for name, each in splits.items()}, flush=True)
     path = args.out / "runs.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else []
-    for seed in range(args.seeds):
-        for size in args.sizes:
-            for start in START:
-                lr = FINETUNE["lr"] if args.lr is None else args.lr
-                if any((r["start"], r["size"], r["seed"], r["lr"]) == (start, size, seed, lr) for r in rows):
-                    continue
-                rows.append(one_run(start, trained, splits, size, seed, args.lr))
-                print(
-                    {k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True
-                )
-                path.write_text(json.dumps(rows, indent=1))
-    chosen = [row for row in rows if row["lr"] == (FINETUNE["lr"] if args.lr is None else args.lr)]
-    (args.out / "table.md").write_text(table(chosen) + "\n")
-    save_figure(figure(chosen), args.out / "pretraining.png")
-    print(table(chosen))
+    for plan in planned(args):
+        key = {name: plan[name] for name in ("start", "size", "seed", "measured_on")} | {
+            "rates": list(plan["rates"])
+        }
+        if not any(key.items() <= {k: r[k] for k in key}.items() for r in rows):
+            rows.append(one_run(trained=trained, splits=splits, **plan))
+            print({k: round(v, 4) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
+            path.write_text(json.dumps(rows, indent=1))
+    chosen = [r for r in rows if r["measured_on"] == "test" and r["rates"] == list(RATES[r["start"]])]
+    if chosen:
+        (args.out / "table.md").write_text(table(chosen) + "\n")
+        save_figure(figure(chosen), args.out / "pretraining.png")
+        print(table(chosen))
+
+
+def planned(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Runs to do: those of the scan, or those of the study."""
+    if args.scan:
+        for start in args.starts:
+            for rates in SCANNED[start]:
+                yield {
+                    "start": start,
+                    "size": args.sizes[0],
+                    "seed": SCAN_SEED,
+                    "rates": rates,
+                    "measured_on": "val",
+                }
+        return
+    for seed, size, start in itertools.product(range(args.seeds), args.sizes, args.starts):
+        yield {"start": start, "size": size, "seed": seed, "rates": RATES[start], "measured_on": "test"}
 
 
 if __name__ == "__main__":

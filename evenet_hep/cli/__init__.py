@@ -14,6 +14,7 @@ from evenet_hep.cli import convert as convert
 from evenet_hep.cli import fit as fit
 from evenet_hep.cli import score as score
 from evenet_hep.cli import simulate as simulate
+from evenet_hep.cli import train as train
 from evenet_hep.cli.app import app as app
 from evenet_hep.cli.app import console as console
 from evenet_hep.errors import EveNetError

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evenet_hep.schema import EventSchema, Feature
-from evenet_hep.training.dataset import TensorBatch
+from evenet_hep.training.batches import TensorBatch
 
 
 def augment(batch: TensorBatch, schema: EventSchema, *, rotate: bool, mirror: bool) -> TensorBatch:

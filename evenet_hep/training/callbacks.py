@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from evenet_hep.errors import ConfigError
-from evenet_hep.training.dataset import TensorBatch
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.history import History, is_better, write_text
 from evenet_hep.training.module import TrainingModule
 

@@ -6,19 +6,15 @@ any of them on: that is what lets a run resume where it was.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from evenet_hep.errors import InputError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.labels import EventLabels, TrainingBatch
-from evenet_hep.events.statistics import Moments, effective_number_weights, mean_and_width
 from evenet_hep.events.training_events import index_layout, padded_batch
 from evenet_hep.events.training_set import TrainingSet
 from evenet_hep.schema import EventSchema
@@ -106,7 +102,7 @@ class ArrayEvents:
             if len(array) != n:
                 msg = f"{name} must have {n} rows, one per event; found {len(array)}"
                 raise InputError(msg)
-        if len(classes) and not (-1 <= classes.min() and classes.max() < max(len(self.schema.classes), 1)):
+        if len(classes) and not (classes.min() >= -1 and classes.max() < max(len(self.schema.classes), 1)):
             msg = (
                 f"label must be -1 or a position in the {len(self.schema.classes)} classes; "
                 f"found {classes.min()} to {classes.max()}"
@@ -191,11 +187,8 @@ class ArrayEvents:
     def _take(self, rows: npt.NDArray[np.int64]) -> TrainingBatch:
         slots = max(int(self._counts[rows].max(initial=1)), 1)
         batch = self._batch
-        return TrainingBatch(
-            batch.objects[rows, :slots],
-            batch.mask[rows, :slots],
-            *(array[rows] for array in batch[2:]),
-        )
+        objects, mask, *others = (array[rows] for array in batch)
+        return TrainingBatch(objects[:, :slots], mask[:, :slots], *others)
 
     def select(self, rows: npt.ArrayLike) -> ArrayEvents:
         """Some of the events: a bool per event, or positions."""
@@ -237,14 +230,23 @@ def batch_rows(
         As in :meth:`ArrayEvents.batches`.
     """
     n = len(counts)
-    if not shuffle:
-        # Processes share events out by slices of batches; what is left over makes smaller ones.
+    if n == 0:
+        return []
+    if n < world_size:
+        msg = f"{n} events cannot be shared out to {world_size} processes"
+        raise InputError(msg)
+    if not shuffle and world_size == 1:
         return [np.arange(first, min(first + batch_size, n)) for first in range(0, n, batch_size)]
+    if not shuffle:
+        shares = np.array_split(np.arange(n), world_size)
+        number = -(-len(shares[0]) // batch_size)
+        cut = [np.array_split(share, number) for share in shares]
+        return [share[i] for i in range(number) for share in cut]
     rng = np.random.default_rng((seed, epoch))
     order = rng.permutation(n)
     number = n // (batch_size * world_size) * world_size
     if number == 0:
-        return [part for part in np.array_split(order, world_size) if len(part)]
+        return list(np.array_split(order, world_size))
     order = order[: number * batch_size]
     if bucket:
         chunk = BUCKET * batch_size
@@ -333,195 +335,6 @@ class Split:
         rows, layout = np.arange(events.n_events), index_layout(self.topology)
         batch = padded_batch(events, rows, layout, self.training_set.n_invisible)
         return ArrayEvents.from_batch(batch, self.schema, topology=self.topology)
-
-
-class TensorBatch(NamedTuple):
-    """A :class:`~evenet_hep.events.labels.TrainingBatch` as tensors; fields and shapes are the same."""
-
-    objects: Tensor
-    mask: Tensor
-    event_features: Tensor
-    label: Tensor
-    weight: Tensor
-    process: Tensor
-    indices: Tensor
-    invisible: Tensor
-    invisible_mask: Tensor
-
-    @classmethod
-    def of(cls, batch: TrainingBatch) -> TensorBatch:
-        """Tensors of arrays, with the memory shared where the arrays allow it."""
-        return cls(*(torch.from_numpy(np.ascontiguousarray(array)) for array in batch))
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> TensorBatch:
-        """The same on another device."""
-        return TensorBatch(*(tensor.to(device, non_blocking=non_blocking) for tensor in self))
-
-
-class BatchLoader:
-    """Batches of a run as tensors, epoch after epoch, for a Lightning trainer.
-
-    Parameters
-    ----------
-    events : Events
-        Where they come from.
-    batch_size : int
-        Events per batch and process.
-    seed : int
-        Of the order.
-    shuffle : bool
-        False for validation.
-    rank, world_size : int
-        Process and number of processes.
-    position : callable, optional
-        Gives the number of batches that the run has seen, from which epoch and first batch follow.
-    """
-
-    def __init__(
-        self,
-        events: Events,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-        position: Callable[[], int] | None = None,
-    ) -> None:
-        self.events = events
-        self.batch_size = batch_size
-        self.seed = seed
-        self.shuffle = shuffle
-        self.rank, self.world_size = rank, world_size
-        self.position = position
-
-    def __len__(self) -> int:
-        """Batches per epoch and process."""
-        return batches_per_epoch(len(self.events), self.batch_size, self.world_size, shuffle=self.shuffle)
-
-    def __iter__(self) -> Iterator[TensorBatch]:
-        epoch, start = divmod(self.position() if self.position else 0, len(self))
-        batches = self.events.batches(
-            self.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            shuffle=self.shuffle,
-            bucket=self.shuffle,
-            rank=self.rank,
-            world_size=self.world_size,
-            start=start,
-        )
-        for batch in batches:
-            yield TensorBatch.of(batch)
-
-
-def batches_per_epoch(n_events: int, batch_size: int, world_size: int = 1, *, shuffle: bool = True) -> int:
-    """Batches of each process in an epoch.
-
-    Examples
-    --------
-    >>> batches_per_epoch(100, 32), batches_per_epoch(100, 32, shuffle=False), batches_per_epoch(10, 32)
-    (3, 4, 1)
-    """
-    if shuffle:
-        return max(n_events // (batch_size * world_size), 1)
-    return math.ceil(math.ceil(n_events / batch_size) / world_size)
-
-
-class ClassCounts(NamedTuple):
-    """How many events of each class and process there are.
-
-    Attributes
-    ----------
-    events : float64 array, shape (C,)
-        Events, or sum of weights, of each class.
-    processes : float64 array, shape (P,)
-        The same of each process.
-    """
-
-    events: npt.NDArray[np.float64]
-    processes: npt.NDArray[np.float64]
-
-
-def count_classes(events: Events, *, weighted: bool = False) -> ClassCounts:
-    """Events, or their sum of weights, in each class and process."""
-    classes = np.zeros(len(events.schema.classes))
-    processes = np.zeros(0 if events.topology is None else len(events.topology.processes))
-    for batch in events.batches(16_384, shuffle=False, bucket=False):
-        weight = batch.weight.astype(np.float64) if weighted else np.ones(len(batch.label))
-        for totals, label in ((classes, batch.label), (processes, batch.process)):
-            known = (label >= 0) & (label < len(totals))
-            totals += np.bincount(label[known], weight[known], len(totals))
-    return ClassCounts(classes, processes)
-
-
-def class_weights(counts: npt.ArrayLike, balance: str) -> npt.NDArray[np.float32]:
-    """Weight of each class in a loss.
-
-    Parameters
-    ----------
-    counts : array-like, shape (C,)
-        Events of each class.
-    balance : {"none", "equal", "effective"}
-        All one; in inverse proportion to the number of events; or, as published, to the effective number, see
-        :func:`~evenet_hep.events.statistics.effective_number_weights`. In the last two a class without events gets
-        zero, and the others sum to their number.
-
-    Examples
-    --------
-    >>> class_weights([100, 300], "equal")
-    array([1.5, 0.5], dtype=float32)
-    >>> class_weights([100, 300], "effective").round(3)
-    array([1.409, 0.591], dtype=float32)
-    """
-    numbers = np.maximum(np.asarray(counts, np.float64), 0.0)
-    if balance == "none" or not numbers.any():
-        return np.ones(len(numbers), np.float32)
-    if balance == "effective":
-        return effective_number_weights(numbers).astype(np.float32)
-    weights = np.divide(1.0, numbers, out=np.zeros_like(numbers), where=numbers > 0)
-    return np.asarray(weights * (numbers > 0).sum() / weights.sum(), np.float32)
-
-
-def measured_schema(events: Events) -> EventSchema:
-    """The schema of some events, with means and widths measured on them.
-
-    Parameters
-    ----------
-    events : Events
-        Usually the training events alone.
-
-    Returns
-    -------
-    EventSchema
-        Padding does not count; zeros that are real do. What a transform does not standardise keeps its numbers.
-    """
-    schema = events.schema
-    groups = {
-        "objects": schema.objects,
-        "event_features": schema.event_features,
-        "invisible": schema.invisible,
-    }
-    found: dict[str, list[Moments]] = {key: [Moments()] * len(features) for key, features in groups.items()}
-    number = Moments()
-    for batch in events.batches(16_384, shuffle=False, bucket=False):
-        tables = {
-            "objects": batch.objects[batch.mask],
-            "event_features": batch.event_features,
-            "invisible": batch.invisible[batch.invisible_mask],
-        }
-        for key, features in groups.items():
-            if tables[key].shape[-1] == len(features):
-                parts = zip(features, tables[key].T, found[key], strict=True)
-                found[key] = [m.merge(Moments.of(x, log=f.transform == "log")) for f, x, m in parts]
-        number = number.merge(Moments.of(batch.mask.sum(axis=1)))
-    pairs = {
-        key: {
-            f.name: mean_and_width(m, f.name) for f, m in zip(groups[key], moments, strict=True) if m.weight
-        }
-        for key, moments in found.items()
-    }
-    return schema.with_statistics(**pairs, n_objects=mean_and_width(number, "n_objects"))
 
 
 def as_splits(train: Events | TrainingSet, val: Events | None = None) -> tuple[Events, Events | None]:

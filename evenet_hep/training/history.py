@@ -89,6 +89,6 @@ def is_better(monitor: str, value: float, best: float) -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a file such that a reader finds the old text or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)  # noqa: PTH105  as atomic as the file system

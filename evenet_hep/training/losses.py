@@ -19,9 +19,9 @@ from evenet_hep.model.heads.segmentation import Segments
 from evenet_hep.model.heads.segmentation_loss import segmentation_loss
 from evenet_hep.model.object_encoder import Encoding
 from evenet_hep.topology import Topology
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.config import LOSSES
 from evenet_hep.training.curriculum import Plan
-from evenet_hep.training.dataset import TensorBatch
 from evenet_hep.training.targets import RegressionTable, SegmentTable, TargetMap
 
 # Head that each loss needs.

@@ -16,12 +16,13 @@ from evenet_hep.errors import ConfigError, EveNetError
 from evenet_hep.model.evenet import EveNet
 from evenet_hep.stats.metrics import area_under_curve
 from evenet_hep.topology import Topology
+from evenet_hep.training.augment import augment
+from evenet_hep.training.balance import ClassCounts, class_weights
+from evenet_hep.training.batches import TensorBatch
 from evenet_hep.training.config import LOSSES, TrainingConfig
 from evenet_hep.training.curriculum import Plan, is_ever_active, plan_at
-from evenet_hep.training.dataset import ClassCounts, TensorBatch, class_weights
 from evenet_hep.training.finetune import freeze_all_but
 from evenet_hep.training.losses import HEAD_OF, BatchLosses, Losses
-from evenet_hep.training.augment import augment
 from evenet_hep.training.optim import make_optimizer, make_schedule
 
 # Random numbers of validation come from a seed of their own, the same in every epoch.
@@ -141,18 +142,18 @@ class TrainingModule(pl.LightningModule):
 
     def validation_metrics(self) -> dict[str, float]:
         """Mean losses of the last validation, by ``val_<loss>``, with accuracy and mean AUC of the classes."""
-        metrics = {f"val_{name}": value for name, value in _means(self.val_sums, self).items()}
+        metrics = {f"val_{name}": value for name, value in _means(self.val_sums).items()}
         if self.val_scores:
             probability, label, weight = (torch.cat(parts) for parts in zip(*self.val_scores, strict=True))
             if not self.config.event_weights:
                 weight = torch.ones_like(weight)
-            probability, label, weight = (_gathered(x, self) for x in (probability, label, weight))
+            probability, label, weight = (_gathered(x) for x in (probability, label, weight))
             metrics |= class_metrics(probability, label, weight)
         return metrics
 
     def training_metrics(self) -> dict[str, float]:
         """Mean losses of the batches since the last call, by ``train_<loss>``."""
-        metrics = {f"train_{name}": value for name, value in _means(self.train_sums, self).items()}
+        metrics = {f"train_{name}": value for name, value in _means(self.train_sums).items()}
         self.train_sums = {}
         return metrics
 
@@ -292,7 +293,7 @@ def _add(sums: dict[str, Tensor], losses: dict[str, Tensor], weight: float = 1.0
         sums[name] = sums[name] + part if name in sums else part
 
 
-def _means(sums: dict[str, Tensor], module: pl.LightningModule) -> dict[str, float]:
+def _means(sums: dict[str, Tensor]) -> dict[str, float]:
     if not sums:
         return {}
     table = torch.stack(list(sums.values()))
@@ -301,7 +302,7 @@ def _means(sums: dict[str, Tensor], module: pl.LightningModule) -> dict[str, flo
     return dict(zip(sums, (table[:, 0] / table[:, 1]).tolist(), strict=True))
 
 
-def _gathered(x: Tensor, module: pl.LightningModule) -> Tensor:
+def _gathered(x: Tensor) -> Tensor:
     if not torch.distributed.is_initialized():
         return x
     parts: list[Any] = [None] * torch.distributed.get_world_size()

@@ -65,7 +65,7 @@ BUT_THE_POINTS = ("heads", "adapters", "event_embedding", "object_encoder", "nor
 
 
 def _with_pairs() -> LossWeights:
-    every = {name: (1.0,) for name in dataclasses.asdict(JOINT)}
+    every = dict.fromkeys(dataclasses.asdict(JOINT), (1.0,))
     return LossWeights(**(every | {"regression": (0.0,)}))
 
 

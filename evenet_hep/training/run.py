@@ -23,16 +23,11 @@ from evenet_hep.model.checkpoint import read_checkpoint
 from evenet_hep.model.evenet import EveNet, EveNetConfig
 from evenet_hep.schema import EventSchema
 from evenet_hep.training.averaging import RunningAverage
+from evenet_hep.training.balance import count_classes
+from evenet_hep.training.batches import BatchLoader, TensorBatch, batches_per_epoch
 from evenet_hep.training.callbacks import Bar, Keeper, Logs, ResumePoint, read_resume_point
 from evenet_hep.training.config import FinetuneConfig, PretrainConfig, TrainingConfig
-from evenet_hep.training.dataset import (
-    BatchLoader,
-    Events,
-    TensorBatch,
-    as_splits,
-    batches_per_epoch,
-    count_classes,
-)
+from evenet_hep.training.dataset import Events, as_splits
 from evenet_hep.training.history import History, write_text
 from evenet_hep.training.module import TrainingError, TrainingModule
 
@@ -114,7 +109,7 @@ def pretrain(
         Settings of the run, such as those of :mod:`evenet_hep.training.presets`.
     schema : EventSchema, optional
         For a new network; that of the events if left out. Set means and widths with
-        :func:`~evenet_hep.training.dataset.feature_statistics` first.
+        :func:`~evenet_hep.training.balance.measured_schema` first.
 
     Returns
     -------
@@ -151,7 +146,7 @@ def fit(
     if val is not None:
         _check_events(model, val, "validation")
     home = None if folder is None else Path(folder)
-    point = _prepare(home, config, resume)
+    point = prepare(home, config, resume)
     options = dict(trainer_options or {})
     extra: list[Callback] = list(options.pop("callbacks", []))
     keeper = Keeper(config.monitor, config.patience, home)
@@ -273,8 +268,18 @@ def _check_events(model: EveNet, events: Events, what: str) -> None:
             raise InputError(msg)
 
 
-def _prepare(home: Path | None, config: TrainingConfig, resume: bool) -> str | None:
-    # The checkpoint to go on from, if there is one.
+def prepare(home: Path | None, config: TrainingConfig, resume: bool) -> str | None:
+    """Look at the folder of a run, write its settings, and give the checkpoint to go on from, if there is one.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another run, or this one and ``resume`` is not set.
+    ConfigError
+        If ``resume`` is set and there is no folder.
+    FileError
+        If it holds something that is no run.
+    """
     if home is None:
         if resume:
             msg = "resume needs the folder of the run"
@@ -293,7 +298,8 @@ def _prepare(home: Path | None, config: TrainingConfig, resume: bool) -> str | N
     elif home.is_dir() and any(home.iterdir()):
         msg = f"{home} holds something that is no run; choose another folder"
         raise FileError(msg)
-    write_text(settings, text)
+    if not settings.is_file():
+        write_text(settings, text)
     return str(point) if point.is_file() else None
 
 
@@ -355,16 +361,3 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
-
-
-def prepare(home: Path, config: TrainingConfig, resume: bool) -> str | None:
-    """Look at the folder of a run, write its settings, and give the checkpoint to go on from, if there is one.
-
-    Raises
-    ------
-    TrainingError
-        If the folder holds another run, or this one and ``resume`` is not set.
-    FileError
-        If it holds something that is no run.
-    """
-    return _prepare(home, config, resume)

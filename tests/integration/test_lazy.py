@@ -66,7 +66,7 @@ def test_versions_that_do_not_work_are_named() -> None:
 
 
 def test_without_dask_awkward(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import PackageNotFoundError  # noqa: PLC0415
 
     def version(name: str) -> str:
         if name == "dask-awkward":
@@ -115,8 +115,8 @@ def test_lazy_selections(samples: dict[str, Path], events: ak.Array) -> None:
 
 def test_apply_to_fileset() -> None:
     pytest.importorskip("dask_awkward")
-    import dask
-    from coffea.dataset_tools import apply_to_fileset
+    import dask  # noqa: PLC0415
+    from coffea.dataset_tools import apply_to_fileset  # noqa: PLC0415
 
     predict = Predictor("demo", device="cpu")
     fileset = {

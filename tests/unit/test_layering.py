@@ -68,7 +68,23 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
     ),
     "training": (
         {"awkward", "torch", "lightning", "pyarrow"},
-        {"training", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
+        {"training", "events", "model", "stats", "schema", "topology", "errors", "kinematics", "share"},
+    ),
+    "evaluation": (
+        {"awkward", "torch", "lightning", "pyarrow", "uproot", "iminuit", "matplotlib"},
+        {
+            "evaluation",
+            "training",
+            "plot",
+            "events",
+            "model",
+            "stats",
+            "schema",
+            "topology",
+            "errors",
+            "kinematics",
+            "share",
+        },
     ),
     "graph_scores": (
         {"awkward", "torch", "uproot", "pyarrow"},

@@ -52,7 +52,7 @@ def test_missing_events(tmp_path: Path) -> None:
 def test_repeated_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [(1, 1, 7), (1, 1, 8), (1, 1, 7)], TT=np.zeros(3))
     with pytest.raises(
-        InputError, match="1 rows with the identifiers of another row, the first is run 1, .* event 7"
+        InputError, match=r"1 rows with the identifiers of another row, the first is run 1, .* event 7"
     ):
         Scores(tmp_path).attach(events([(1, 1, 8)]))
 

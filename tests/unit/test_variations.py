@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import awkward as ak
@@ -11,6 +12,7 @@ import pytest
 from evenet_hep import EveNet, EveNetConfig, EventSchema, Predictor
 from evenet_hep.errors import InputError, PredictionError
 from evenet_hep.events.systematics import shift_energy_scale, shift_soft_met_components
+from evenet_hep.model.heads.generation import InvisibleGenerationConfig
 
 
 def events(n: int = 60, seed: int = 2) -> ak.Array:
@@ -100,10 +102,6 @@ def test_a_shift_keeps_what_the_nominal_was_given() -> None:
 
 
 def test_neutrinos_of_variations(tmp_path: Any) -> None:
-    import dataclasses
-
-    from evenet_hep.model.heads.generation import InvisibleGenerationConfig
-
     config = dataclasses.replace(EveNetConfig.tiny(), invisible_generation=InvisibleGenerationConfig())
     EveNet(config, EventSchema.standard(classes=("a", "b"))).save_pretrained(tmp_path / "net")
     predict = Predictor(tmp_path / "net", heads=("classification", "invisible"), device="cpu")
