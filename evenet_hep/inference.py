@@ -284,7 +284,7 @@ class Predictor:
     def cloud(
         self,
         events: ak.Array | EventCloud,
-        network: EveNet,
+        network: Network,
         collections: Mapping[str, ak.Array] | None,
         met: ak.Array | None,
         event_features: Mapping[str, Any] | None,

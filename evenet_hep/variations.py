@@ -22,8 +22,7 @@ from evenet_hep.errors import PredictionError
 from evenet_hep.events.cloud import EventCloud
 
 if TYPE_CHECKING:
-    from evenet_hep.inference import Predictor
-    from evenet_hep.model.evenet import EveNet
+    from evenet_hep.inference import Network, Predictor
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -160,7 +159,7 @@ class _Pass:
         joined = {name: np.concatenate([getattr(cloud, name) for cloud in parts]) for name in fields}
         self.cloud = EventCloud(schema=parts[0].schema, collections=parts[0].collections, **joined)
 
-    def run(self, predict: Predictor, network: EveNet) -> dict[str, dict[str, npt.NDArray[Any]]]:
+    def run(self, predict: Predictor, network: Network) -> dict[str, dict[str, npt.NDArray[Any]]]:
         """Arrays of every output, by name of the variation."""
         needed = np.unique(self.answer_of)
         shared = self.objects_of.ravel()[needed]

@@ -44,20 +44,24 @@ Q1, Q2, Q3, Q4, Q5 = map(
 )
 
 
-@intrinsic
-def _float_of_bits(_typing: Any, bits: Any) -> Any:  # noqa: ARG001  numba looks at the names
+def _build_float(_typing: Any, bits: Any) -> Any:  # noqa: ARG001  numba looks at the names
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), build
 
 
-@intrinsic
-def _bits_of_float(_typing: Any, x: Any) -> Any:  # noqa: ARG001  numba looks at the names
+_float_of_bits: Any = intrinsic(_build_float)
+
+
+def _build_bits(_typing: Any, x: Any) -> Any:  # noqa: ARG001  numba looks at the names
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 
     return types.int32(types.float32), build
+
+
+_bits_of_float: Any = intrinsic(_build_bits)
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
@@ -80,7 +84,8 @@ def _exp(x: Any) -> Any:  # for x up to 0 or so
     whole = np.floor(z + HALF)
     y = z - whole
     power = ONE + y * (E1 + y * (E2 + y * (E3 + y * (E4 + y * (E5 + y * E6)))))
-    return power * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
+    bits = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
+    return power * _float_of_bits(bits)
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)

@@ -187,8 +187,8 @@ class ArrayEvents:
     def _take(self, rows: npt.NDArray[np.int64]) -> TrainingBatch:
         slots = max(int(self._counts[rows].max(initial=1)), 1)
         batch = self._batch
-        objects, mask, *others = (array[rows] for array in batch)
-        return TrainingBatch(objects[:, :slots], mask[:, :slots], *others)
+        taken = TrainingBatch._make(array[rows] for array in batch)
+        return taken._replace(objects=taken.objects[:, :slots], mask=taken.mask[:, :slots])
 
     def select(self, rows: npt.ArrayLike) -> ArrayEvents:
         """Some of the events: a bool per event, or positions."""

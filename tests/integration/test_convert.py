@@ -14,7 +14,7 @@ from typing import Any
 import awkward as ak
 import dask
 import numpy as np
-import psutil  # type: ignore[import-untyped]  # comes with distributed
+import psutil  # comes with distributed
 import pytest
 import uproot
 from typer.testing import CliRunner

@@ -73,6 +73,7 @@ def test_objects_go_through_the_network_once(monkeypatch: pytest.MonkeyPatch) ->
     some = events()
     predict = Predictor("demo", device="cpu")
     network = predict.network()
+    assert isinstance(network, EveNet)
     seen = {"objects": 0, "events": 0}
     pet, encoder = network.pet.forward, network.object_encoder.forward
 
