@@ -11,7 +11,7 @@ small change can turn over, and the gates and heads, which act few times and on 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -64,11 +64,11 @@ def run_half(block: TransformerBlock, x: Tensor, layout: Rows) -> None:
     """
     sources = tuple(block.attention.parameters()) + tuple(block.feed_forward.parameters())
     weights: _Weights = block.packed("half", sources, lambda: _pack(block.attention, block.feed_forward))
-    expand, _, _, project = block.feed_forward
+    expand, project = block.feed_forward.linears
     projected = _multiply(_normal(block.attention_norm, x), weights.project_in, None)
     update = torch.empty_like(x, dtype=torch.bfloat16)
-    bias = block.attention.bias_by_channel().numpy()
-    kernels.attend_half(_bits(projected), bias, layout.starts, block.attention.heads, _bits(update))
+    bias, starts = block.attention.bias_by_channel().numpy(), cast("npt.NDArray[np.int64]", layout.starts)
+    kernels.attend_half(_bits(projected), bias, starts, block.attention.heads, _bits(update))
     update = _multiply(update, weights.project_out, None)
     _add(x, update, block.attention.project_out.bias, block.attention_scale)
     inner = _multiply(_normal(block.feed_forward_norm, x), weights.expand, expand.bias, "gelu")
@@ -77,7 +77,7 @@ def run_half(block: TransformerBlock, x: Tensor, layout: Rows) -> None:
 
 def _pack(attention: Attention, feed_forward: FeedForward) -> _Weights:
     project_in, project_out = attention.weights_by_channel()
-    expand, _, _, project = feed_forward
+    expand, project = feed_forward.linears
     return _Weights(
         packed_for(torch.cat(in_two(project_in), dim=1)),
         packed_for(torch.cat(in_two(project_out), dim=0)),

@@ -12,7 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -325,9 +325,14 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., D) to (..., D)."""
-        expand, _, dropout, project = self
-        result: Tensor = project(dropout(expand.gelu(x)))
+        expand, project = self.linears
+        result: Tensor = project(self[2](expand.gelu(x)))
         return result
+
+    @property
+    def linears(self) -> tuple[Linear, Linear]:
+        """The two linear layers."""
+        return cast("Linear", self[0]), cast("Linear", self[3])
 
 
 def is_autocast(device: torch.device) -> bool:

@@ -57,7 +57,8 @@ def by_hand(projected: Tensor, heads: int) -> Tensor:
 
 
 def by_channel(x: Tensor, heads: int) -> Tensor:
-    return x.unflatten(1, (heads, -1)).transpose(1, 2).flatten(1).contiguous()
+    ordered: Tensor = x.unflatten(1, (heads, -1)).transpose(1, 2).flatten(1).contiguous()
+    return ordered
 
 
 @pytest.mark.parametrize(("width", "heads"), [(48, 4), (32, 16), (24, 8), (12, 4), (5, 1), (8, 8), (40, 8)])
@@ -330,7 +331,8 @@ def test_threads_share_a_network() -> None:
 
     def run(each: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         with torch.inference_mode():
-            return model(*each)["classification"]
+            logits: Tensor = model(*each)["classification"]
+            return logits
 
     with ThreadPoolExecutor(4) as pool:  # the first calls pack weights, all at once
         found = list(pool.map(run, given))
@@ -346,7 +348,8 @@ def test_streams_change_no_number(half_precision: bool, monkeypatch: pytest.Monk
 
     def run() -> Tensor:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
-            return model(*given)["classification"]
+            logits: Tensor = model(*given)["classification"]
+            return logits
 
     try:
         torch.set_num_threads(1)
