@@ -64,11 +64,10 @@ def run_half(block: TransformerBlock, x: Tensor, layout: Rows) -> None:
     """
     sources = tuple(block.attention.parameters()) + tuple(block.feed_forward.parameters())
     weights: _Weights = block.packed("half", sources, lambda: _pack(block.attention, block.feed_forward))
-    expand, project = block.feed_forward.linears()
-    starts = cast("npt.NDArray[np.int64]", layout.starts)  # rows in this layout have them
+    expand, project = block.feed_forward.linears
     projected = _multiply(_normal(block.attention_norm, x), weights.project_in, None)
     update = torch.empty_like(x, dtype=torch.bfloat16)
-    bias = block.attention.bias_by_channel().numpy()
+    bias, starts = block.attention.bias_by_channel().numpy(), cast("npt.NDArray[np.int64]", layout.starts)
     kernels.attend_half(_bits(projected), bias, starts, block.attention.heads, _bits(update))
     update = _multiply(update, weights.project_out, None)
     _add(x, update, block.attention.project_out.bias, block.attention_scale)
@@ -78,7 +77,7 @@ def run_half(block: TransformerBlock, x: Tensor, layout: Rows) -> None:
 
 def _pack(attention: Attention, feed_forward: FeedForward) -> _Weights:
     project_in, project_out = attention.weights_by_channel()
-    expand, project = feed_forward.linears()
+    expand, project = feed_forward.linears
     return _Weights(
         packed_for(torch.cat(in_two(project_in), dim=1)),
         packed_for(torch.cat(in_two(project_out), dim=0)),

@@ -44,17 +44,19 @@ Q1, Q2, Q3, Q4, Q5 = map(
 )
 
 
-def _build_float(_typing: Any, bits: Any) -> Any:  # noqa: ARG001  numba looks at the names
+_intrinsic: Any = intrinsic  # numba passes the first argument of what it decorates itself
+
+
+@_intrinsic
+def _float_of_bits(_typing: Any, bits: Any) -> Any:  # noqa: ARG001  numba looks at the names
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), build
 
 
-_float_of_bits: Any = intrinsic(_build_float)
-
-
-def _build_bits(_typing: Any, x: Any) -> Any:  # noqa: ARG001  numba looks at the names
+@_intrinsic
+def _bits_of_float(_typing: Any, x: Any) -> Any:  # noqa: ARG001  numba looks at the names
     def build(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], ir.IntType(32))
 

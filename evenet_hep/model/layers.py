@@ -329,12 +329,13 @@ class FeedForward(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., D) to (..., D)."""
-        expand, project = self.linears()
+        expand, project = self.linears
         result: Tensor = project(self[2](expand.gelu(x)))
         return result
 
+    @property
     def linears(self) -> tuple[Linear, Linear]:
-        """The layer that widens and the one that narrows again."""
+        """The two linear layers."""
         return cast("Linear", self[0]), cast("Linear", self[3])
 
 

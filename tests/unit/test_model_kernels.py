@@ -57,8 +57,8 @@ def by_hand(projected: Tensor, heads: int) -> Tensor:
 
 
 def by_channel(x: Tensor, heads: int) -> Tensor:
-    columns: Tensor = x.unflatten(1, (heads, -1)).transpose(1, 2).flatten(1).contiguous()
-    return columns
+    ordered: Tensor = x.unflatten(1, (heads, -1)).transpose(1, 2).flatten(1).contiguous()
+    return ordered
 
 
 @pytest.mark.parametrize(("width", "heads"), [(48, 4), (32, 16), (24, 8), (12, 4), (5, 1), (8, 8), (40, 8)])
