@@ -187,8 +187,8 @@ class ArrayEvents:
     def _take(self, rows: npt.NDArray[np.int64]) -> TrainingBatch:
         slots = max(int(self._counts[rows].max(initial=1)), 1)
         batch = self._batch
-        objects, mask, *others = (array[rows] for array in batch)
-        return TrainingBatch(objects[:, :slots], mask[:, :slots], *others)
+        chosen = TrainingBatch(*(array[rows] for array in batch))
+        return chosen._replace(objects=chosen.objects[:, :slots], mask=chosen.mask[:, :slots])
 
     def select(self, rows: npt.ArrayLike) -> ArrayEvents:
         """Some of the events: a bool per event, or positions."""

@@ -68,8 +68,8 @@ def test_pairing_permutes_the_same_kinds_only(make_events: Make, make_network: M
     complete = np.ones((1, 3), bool)
     right = []
     for guess in (turned, swapped):
-        pair = (_canonical(each, process, grammar) for each in (truth, guess))
-        right.append(pairing_efficiencies(*pair, complete, daughters_symmetric=False).resonance.passed)
+        true, found = (_canonical(each, process, grammar) for each in (truth, guess))
+        right.append(pairing_efficiencies(true, found, complete, daughters_symmetric=False).resonance.passed)
     assert right == [3, 1]
 
 

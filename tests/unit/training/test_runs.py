@@ -165,9 +165,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_saves_the_batch(
         assert np.isnan(saved["event_features"]).all()
 
 
-def test_a_run_that_gets_no_better_stops(
-    make_events: Make, make_network: Make, make_settings: Make
-) -> None:
+def test_a_run_that_gets_no_better_stops(make_events: Make, make_network: Make, make_settings: Make) -> None:
     # A head without running statistics: with a rate of zero nothing at all changes.
     losses = LossWeights.only("object_generation")
     config = make_settings(losses, 30, lr=0.0, patience=2)
