@@ -90,7 +90,6 @@ def test_a_loader_goes_on_where_the_run_is(make_events: Make) -> None:
 
 def test_events_are_checked(make_events: Make) -> None:
     events: ArrayEvents = make_events(4)
-    cloud = type("Cloud", (), {})
     from evenet_hep import EventCloud  # noqa: PLC0415
 
     content = events.content
@@ -170,7 +169,7 @@ def test_signal_keeps_its_masses_and_background_draws_from_the_signal(make_event
         seen.append(dict(zip(feature[label == 1].tolist(), background.tolist(), strict=True)))
         # The masses say nothing about the class.
         fractions = [[(given[label == c][:, 0] == x).mean() for x, _ in POINTS] for c in (0, 1)]
-        np.testing.assert_allclose(*fractions, atol=0.12)
+        np.testing.assert_allclose(fractions[0], fractions[1], atol=0.12)
     common = set(seen[0]) & set(seen[1])
     assert any(seen[0][key] != seen[1][key] for key in common)  # drawn anew in every epoch
 
