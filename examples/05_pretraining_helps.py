@@ -57,7 +57,7 @@ START = ("scratch", "stage I", "stage I + II")
 FINETUNE: dict[str, Any] = {"batch_size": 50, "warmup": 2, "weight_decay": 0.01, "keep": "last"}
 # Learning rates for each start, the best of --scan on events and a seed of its own: that of the head and the object
 # encoder, which stage I does not reach and stage II shapes for its own classes, and that of the rest of the body.
-RATES = {"scratch": (5e-4, 5e-4), "stage I": (5e-3, 5e-4), "stage I + II": (2e-3, 2e-4)}
+RATES = {"scratch": (1e-3, 1e-3), "stage I": (5e-3, 5e-4), "stage I + II": (2e-3, 2e-4)}
 SCANNED = {
     "scratch": ((2e-4, 2e-4), (5e-4, 5e-4), (1e-3, 1e-3), (2e-3, 2e-3), (5e-3, 5e-3)),
     "stage I": ((2e-3, 2e-4), (5e-3, 5e-4)),

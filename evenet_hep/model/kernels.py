@@ -63,9 +63,6 @@ def _bits_of_float(_typing: Any, x: Any) -> Any:  # noqa: ARG001  numba looks at
     return types.int32(types.float32), build
 
 
-_bits_of_float: Any = intrinsic(_build_bits)
-
-
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)
 def _single(half: Any) -> Any:
     """Bits of a bfloat16, in an int16, to float32."""
@@ -86,8 +83,7 @@ def _exp(x: Any) -> Any:  # for x up to 0 or so
     whole = np.floor(z + HALF)
     y = z - whole
     power = ONE + y * (E1 + y * (E2 + y * (E3 + y * (E4 + y * (E5 + y * E6)))))
-    bits = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23))
-    return power * _float_of_bits(bits)
+    return power * _float_of_bits(np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)))
 
 
 @numba.njit(inline="always", error_model="numpy", fastmath=FAST)

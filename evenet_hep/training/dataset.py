@@ -76,7 +76,7 @@ class ArrayEvents:
     Examples
     --------
     >>> schema = EventSchema.standard(classes=("signal", "background"))
-    >>> objects, mask = np.ones((6, 4, 7), np.float32), np.ones((6, 4), bool)
+    >>> objects, mask = np.ones((6, 18, 7), np.float32), np.ones((6, 18), bool)
     >>> cloud = EventCloud.from_arrays(objects, mask, np.ones((6, 10), np.float32), schema)
     >>> events = ArrayEvents(cloud, [0, 1, 0, 1, 0, 1])
     >>> [batch.label.tolist() for batch in events.batches(4, shuffle=False)]
@@ -186,19 +186,22 @@ class ArrayEvents:
 
     def _take(self, rows: npt.NDArray[np.int64]) -> TrainingBatch:
         slots = max(int(self._counts[rows].max(initial=1)), 1)
-        batch = self._batch
-        taken = TrainingBatch._make(array[rows] for array in batch)
-        return taken._replace(objects=taken.objects[:, :slots], mask=taken.mask[:, :slots])
+        chosen = _rows_of(self._batch, rows)
+        return chosen._replace(objects=chosen.objects[:, :slots], mask=chosen.mask[:, :slots])
 
     def select(self, rows: npt.ArrayLike) -> ArrayEvents:
         """Some of the events: a bool per event, or positions."""
-        chosen = TrainingBatch(*(array[np.asarray(rows)] for array in self._batch))
+        chosen = _rows_of(self._batch, np.asarray(rows))
         return ArrayEvents.from_batch(chosen, self.schema, topology=self.topology)
 
     @property
     def content(self) -> TrainingBatch:
         """All events as one batch, padded to the capacity; shares memory with the events."""
         return self._batch
+
+
+def _rows_of(batch: TrainingBatch, rows: Any) -> TrainingBatch:
+    return TrainingBatch(*(array[rows] for array in batch))
 
 
 def _no_labels(n: int) -> EventLabels:

@@ -67,7 +67,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"conversion", "events", "schema", "topology", "errors", "kinematics", "share"},
     ),
     "training": (
-        {"awkward", "torch", "lightning", "pyarrow"},
+        {"awkward", "torch", "lightning", "pyarrow", "matplotlib"},  # Lightning's metrics bring matplotlib
         {"training", "events", "model", "stats", "schema", "topology", "errors", "kinematics", "share"},
     ),
     "evaluation": (
