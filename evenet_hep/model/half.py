@@ -93,8 +93,8 @@ def in_two(weight: Tensor) -> tuple[Tensor, Tensor]:
     --------
     >>> weight = torch.tensor([0.1])
     >>> high, low = in_two(weight)
-    >>> round(float(high.float() - weight), 6), round(float(high.float() + low.float() - weight), 6)
-    (0.000098, 0.0)
+    >>> abs(float(high.float() - weight)) < 1e-4, abs(float(high.float() + low.float() - weight)) < 1e-6
+    (True, True)
     """
     high = weight.detach().bfloat16()
     return high, (weight.detach() - high.float()).bfloat16()

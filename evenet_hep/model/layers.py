@@ -33,6 +33,10 @@ Config = TypeVar("Config")
 LONGEST = 32  # rows of an event up to which the attention kernel is faster than PyTorch's, group by group
 
 
+def _are_short(layout: Rows) -> bool:
+    return all(group.slots <= LONGEST for group in layout.groups)
+
+
 def runs_kernels(x: Tensor) -> bool:
     """Whether the compiled kernels can take part: inference in single precision on a processor.
 
@@ -135,8 +139,8 @@ class Attention(Packing):
         Tensor, shape of ``query``
         """
         if isinstance(allowed, tuple):  # rows
-            is_short = all(group.slots <= LONGEST for group in allowed.groups)
-            if is_short and allowed.starts is not None and runs_kernels(query):
+            # Sizes are asked last: in an export they are symbols that a question would narrow.
+            if allowed.starts is not None and runs_kernels(query) and _are_short(allowed):
                 return self._attend_rows(query, allowed.starts)
             parts = zip(allowed.split(self.project_in(query)), allowed.groups, strict=True)
             updates = [self._attend(part, group.allowed).flatten(0, 1) for part, group in parts]

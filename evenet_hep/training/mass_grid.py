@@ -103,7 +103,7 @@ def train_grid(
     ...     return {"auc": point[0] / 1000}
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     found = train_grid([(500, 90), (700, 200)], train_point, folder)
-    >>> found.numbers
+    >>> [round(numbers["auc"], 2) for numbers in found.numbers]
     ({'auc': 0.5}, {'auc': 0.7})
     """
     home, names = Path(folder), tuple(axes)

@@ -95,7 +95,7 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"inference", "records", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
     ),
     # The package of lazy arrays is an extra, loaded when it is asked for.
-    "lazy": ({"awkward"}, {"lazy", "errors"}),
+    "lazy": ({"awkward", "pyarrow"}, {"lazy", "errors"}),
     "variations": (
         {"awkward", "uproot", "pyarrow"},
         {"variations", "events", "schema", "topology", "errors", "kinematics", "share"},
