@@ -104,7 +104,7 @@ def train_grid(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     found = train_grid([(500, 90), (700, 200)], train_point, folder)
     >>> [round(numbers["auc"], 2) for numbers in found.numbers]
-    ({'auc': 0.5}, {'auc': 0.7})
+    [0.5, 0.7]
     """
     home, names = Path(folder), tuple(axes)
     grid = [tuple(float(value) for value in point) for point in points]
