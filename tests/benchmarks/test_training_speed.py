@@ -46,7 +46,7 @@ def bare_seconds(size: str, batches: list[TensorBatch], config: TrainingConfig) 
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize(
-    ("size", "batch_size", "steps"), [("tiny", 256, 20), ("small", 256, 6), ("20M", 256, 1)]
+    ("size", "batch_size", "steps"), [("tiny", 256, 20), ("small", 256, 6), ("20M", 128, 3), ("100M", 64, 3)]
 )
 def test_training_speed(size: str, batch_size: int, steps: int) -> None:
     events = random_events(batch_size * steps)
