@@ -10,9 +10,10 @@ import uproot
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
+from evenet_hep.events.object_selection import select_objects
 from evenet_hep.inference import Predictor
 from evenet_hep.plot import plot_class_scores, save_figure
-from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
+from evenet_hep.processors.event_scores import EventScores, mean_probabilities
 from evenet_hep.share import sample_files
 
 

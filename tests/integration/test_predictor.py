@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
-from evenet_hep.processors.event_scores import EventScores, mean_probabilities, select_objects
+from evenet_hep.processors.event_scores import EventScores, mean_probabilities
 
 from evenet_hep import EveNet, EveNetConfig, EventCloud, EventSchema, Predictor
 from evenet_hep.errors import CheckpointError, InputError, PredictionError
+from evenet_hep.events.object_selection import select_objects
 from evenet_hep.inference import network_loads
 from evenet_hep.scoring import score_files
 from evenet_hep.share import find_checkpoint, sample_files
