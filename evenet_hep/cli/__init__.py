@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from evenet_hep import __version__
+from evenet_hep.cli import analyse as analyse
 from evenet_hep.cli import checkpoint as checkpoint
 from evenet_hep.cli import convert as convert
 from evenet_hep.cli import fit as fit

@@ -51,7 +51,9 @@ def simulate(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--set", help="A plan of the package instead of processes: all, pretraining."),
+        typer.Option(
+            "--set", help="A plan of the package: all, pretraining, bbww_resonance, higgs_to_4b, ttbar_spin."
+        ),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", help="A plan of yours: YAML with samples and events.")

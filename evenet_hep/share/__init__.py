@@ -84,7 +84,7 @@ def simulation_plan(name: str) -> Path:
     Parameters
     ----------
     name : str
-        ``all`` or ``pretraining``.
+        ``all``, ``pretraining``, or an analysis: ``bbww_resonance``, ``higgs_to_4b``, ``ttbar_spin``.
 
     Returns
     -------

@@ -64,7 +64,7 @@ def requests_from_plan(plan: str | Path, events: int | None) -> list[SampleReque
     Parameters
     ----------
     plan : str or Path
-        ``all``, ``pretraining``, or the path of a file.
+        ``all``, ``pretraining``, the name of an analysis (``bbww_resonance``, ``higgs_to_4b``, ``ttbar_spin``), or the path of a file.
     events : int or None
         Total number of events to which the shares of the plan are scaled; None takes them as numbers of events.
 

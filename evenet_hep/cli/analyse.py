@@ -1,0 +1,35 @@
+"""Commands of the analyses, one for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from evenet_hep.cli.app import app, console
+
+if TYPE_CHECKING:
+    from evenet_hep.analyses.folder import AnalysisReport
+
+analyse = typer.Typer(no_args_is_help=True, help="Run an analysis of the paper, from files to its result.")
+app.add_typer(analyse, name="analyse")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder for tables, figures and the configuration.")]
+Events = Annotated[
+    Path,
+    typer.Option("--events", help="Folder of evenet-hep simulate, or a YAML file that lists samples."),
+]
+File = Annotated[
+    Path | None, typer.Option("--config", metavar="CONFIG.yaml", help="Settings; the defaults without it.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting: training.epochs=20. Repeat."),
+]
+
+
+def tell(report: AnalysisReport) -> None:
+    """Print the result of an analysis and where its files are."""
+    console.print(report.summary, highlight=False)
+    console.print(f"tables and figures: {report.out}", soft_wrap=True)
