@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import dask
 from distributed import Client, Status, WorkerPlugin, get_worker
 
+from evenet_hep.distributed.memory import give_back_memory, keep_freed_memory
 from evenet_hep.errors import DistributedError, EveNetError
 from evenet_hep.inference import Predictor, pin_device
 
@@ -84,6 +85,7 @@ class NetworkPlugin(WorkerPlugin):
         _states(worker).pop(self.resource, None)
         if worker.status.name in ("running", "paused"):
             await worker.set_resources(**{self.resource: 0})
+        give_back_memory()
 
 
 def _announce(worker: Worker) -> None:
@@ -102,6 +104,7 @@ def _make_ready(predictor: Predictor, n_threads: int) -> WorkerState:
     import torch  # noqa: PLC0415  takes a second
 
     name = f"{os.uname().nodename}:{os.getpid()}"
+    keep_freed_memory()
     try:
         wants_gpu = predictor.device in ("auto", "cuda") and torch.cuda.is_available()
         if wants_gpu:

@@ -181,7 +181,8 @@ class OpenTable:
         try:
             if self.is_parquet:
                 return self._read_parquet(start, stop)
-            return self._table.arrays(self.names, entry_start=start, entry_stop=stop)
+            # Nothing is read twice: uproot need not keep the arrays.
+            return self._table.arrays(self.names, entry_start=start, entry_stop=stop, array_cache=None)
         except MemoryError:
             raise
         except Exception as error:  # a damaged file makes the reader raise anything

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import awkward as ak
 import numpy as np
@@ -13,10 +14,11 @@ import pytest
 import torch
 from distributed import Client
 
-from evenet_hep import EventCloud, Predictor
+from evenet_hep import Predictor
 from evenet_hep.distributed import predict_files
 from evenet_hep.events.reading import read_chunks
 from evenet_hep.events.systematics import shift_energy_scale, shift_soft_met_components
+from evenet_hep.model.evenet import EveNet, EveNetConfig
 
 from .conftest import processes, write_nano
 
@@ -53,23 +55,56 @@ def test_two_workers_against_one(predict: Predictor, tmp_path: Path) -> None:
     print(f"\ntwo workers: {one / two:.2f} times the events per second of one; load {os.getloadavg()[0]:.1f}")
 
 
-def test_the_whole_path_against_the_bare_network(predict: Predictor, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    file = write_nano(tmp_path / "events.root", N, seed=1)
-    (chunk,) = read_chunks(file, predict.schema, chunk_size=N)
-    cloud = EventCloud.from_awkward(chunk.events, predict.schema)
-    predict(cloud[:500])
-    start = time.process_time()
-    predict(cloud)
-    bare = time.process_time() - start
-    with processes(1) as client:
-        predict_files(client, predict, [file], tmp_path / "warm", chunk_size=N, progress=False)
+class Costs(NamedTuple):
+    """CPU time of one process in microseconds per event: the network on clouds, the Predictor on arrays, predict_files."""
+
+    network: float
+    predictor: float
+    files: float
+
+
+def costs(
+    client: Client, predict: Predictor, files: list[Path], out: Path, n_events: int, rounds: int
+) -> Costs:
+    """Medians of some rounds, in each of which the three take turns; everything is warm."""
+    network = predict.network()
+    (chunk,) = read_chunks(files[0], predict.schema, chunk_size=n_events)
+    cloud = predict.cloud(chunk.events, network, None, None, None)
+    predict.predict_rows(network, cloud[:500])
+    found = []
+    for i in range(rounds + 1):
+        start = time.process_time()
+        predict.predict_rows(network, cloud)
+        middle = time.process_time()
+        predict(chunk.events)
+        end = time.process_time()
         before = sum(client.run(time.process_time).values())
-        predict_files(client, predict, [file], tmp_path / "out", chunk_size=N, progress=False)
+        predict_files(client, predict, files, out / str(i), chunk_size=n_events, progress=False)
         worker = sum(client.run(time.process_time).values()) - before
+        found.append((middle - start, end - middle, worker / len(files)))
+    return Costs(*(np.median(found[1:], axis=0) / n_events * 1e6))
+
+
+@pytest.mark.parametrize(
+    ("size", "n_events", "rounds"), [("demo", N, 5), ("small", N // 5, 3), ("20M", N // 50, 3)]
+)
+def test_the_whole_path_against_the_bare_network(
+    size: str, n_events: int, rounds: int, tmp_path: Path
+) -> None:
+    """The worker's whole process is counted: reading, filling, writing, checksums, and its talk with the scheduler."""
+    torch.set_num_threads(1)
+    folder = tmp_path / "network"
+    if size != "demo":
+        torch.manual_seed(1)
+        EveNet(EveNetConfig.of_size(size)).save_pretrained(folder)
+    predict = Predictor("demo" if size == "demo" else folder, device="cpu")
+    files = [write_nano(tmp_path / f"{i}.root", n_events, seed=i) for i in range(2)]
+    with processes(1) as client:
+        found = costs(client, predict, files, tmp_path / "out", n_events, rounds)
     print(
-        f"\n{N} events: {bare / N * 1e6:.0f} us of a core per event in the network, {worker / N * 1e6:.0f} on a worker: "
-        f"{100 * (worker / bare - 1):.1f} % more; load {os.getloadavg()[0]:.1f}"
+        f"\n{size}, chunks of {n_events} events, us of a core per event: network {found.network:.1f}, Predictor "
+        f"{found.predictor:.1f}, predict_files {found.files:.1f}: {100 * (found.files / found.network - 1):.1f} % over the "
+        f"network, {100 * (found.files / found.predictor - 1):.1f} % over the Predictor; load {os.getloadavg()[0]:.1f}"
     )
 
 
