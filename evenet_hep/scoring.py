@@ -161,9 +161,14 @@ def score_chunk(predictor: Predictor, source: Path, chunk: Chunk) -> dict[str, A
     except InputError as error:
         msg = f"{source}, in the events from {chunk.start} on (counted from 0 there): {error}"
         raise InputError(msg) from error
-    identifiers = {name: chunk.events[name] for name in IDENTIFIERS if name in ak.fields(chunk.events)}
+    return table_columns(chunk.events, chunk.start, scores)
+
+
+def table_columns(events: ak.Array, start: int, scores: ak.Array) -> dict[str, Any]:
+    """Columns of a table: identifiers of events, or their numbers counted from ``start``, and their scores."""
+    identifiers = {name: events[name] for name in IDENTIFIERS if name in ak.fields(events)}
     if not identifiers:
-        identifiers = {"entry": np.arange(chunk.start, chunk.stop)}
+        identifiers = {"entry": np.arange(start, start + len(events))}
     return {**identifiers, **flat_records(scores)}
 
 
