@@ -14,7 +14,7 @@ import numpy as np
 from evenet_hep.errors import FileError, InputError
 from evenet_hep.events.nanoaod import Branches
 from evenet_hep.events.parquet import TableWriter, flat_records
-from evenet_hep.events.reading import IDENTIFIERS, Chunk, inspect_file, read_chunks
+from evenet_hep.events.reading import IDENTIFIERS, Chunk, inspect_file, is_url, read_chunks
 from evenet_hep.inference import Predictor
 
 
@@ -90,6 +90,9 @@ def score_files(
     FileError, InputError
         For the first bad file, unless ``skip_bad``. Tables of files finished before it are kept.
     """
+    if urls := [str(file) for file in files if is_url(file)]:
+        msg = f"files behind an address are read by workers, as with --workers 1; found {urls[0]}"
+        raise InputError(msg)
     sources = [Path(file) for file in files]
     outputs = dict(zip(sources, table_paths(sources, Path(out)), strict=True))
     problems: dict[Path, str] = {}
@@ -148,7 +151,7 @@ def score_file(
     return ScoredFile(source, output, n_events, means, time.perf_counter() - start)
 
 
-def score_chunk(predictor: Predictor, source: Path, chunk: Chunk) -> dict[str, Any]:
+def score_chunk(predictor: Predictor, source: str | Path, chunk: Chunk) -> dict[str, Any]:
     """Columns of a table for some events of a file: their identifiers, or their numbers, and their scores.
 
     Raises

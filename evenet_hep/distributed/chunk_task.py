@@ -31,7 +31,7 @@ from evenet_hep.distributed.fileset import Chunk as ChunkOfFile
 from evenet_hep.distributed.fileset import SourceFile
 from evenet_hep.errors import CheckpointError, EveNetError, FileError, InputError, PredictionError
 from evenet_hep.events.parquet import TableWriter, table_notes
-from evenet_hep.events.reading import Chunk, OpenTable
+from evenet_hep.events.reading import Chunk, OpenTable, is_url
 from evenet_hep.inference import Predictor
 from evenet_hep.scoring import score_chunk as score_events
 
@@ -240,22 +240,28 @@ def _failed(problem: Problem, begin: float) -> ChunkReport:
 
 def open_source(source: SourceFile, predictor: Predictor) -> OpenTable:
     """The open file, kept while this thread goes on with it."""
-    try:
-        status = os.stat(source.path)  # noqa: PTH116  a path of text
-    except OSError as error:
-        msg = (
-            f"no such file: {source.path}"
-            if error.errno == errno.ENOENT
-            else f"{source.path}: {error.strerror}"
-        )
-        raise FileError(msg) from error
-    key = source, status.st_size, status.st_mtime_ns, predictor.digest, predictor.branches
+    key = source, _stamp(source.path), predictor.digest, predictor.branches
     if getattr(_OPEN, "key", None) != key:
         _OPEN.key = None
         _OPEN.table = OpenTable(source.path, predictor.schema, tree=source.tree, branches=predictor.branches)
         _OPEN.key = key
     table: OpenTable = _OPEN.table
     return table
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Changes when somebody writes into the file; nothing is known of one behind an address."""
+    if is_url(path):
+        return 0, 0
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError as error:
+        msg = f"no such file: {path}"
+        raise FileError(msg) from error
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise FileError(msg) from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _finished(path: Path, fingerprint: str, task: Task) -> ChunkReport | None:
@@ -291,7 +297,7 @@ def file_digest(path: Path) -> str:
 
 
 def _score(chunk: ChunkOfFile, fingerprint: str, task: Task, path: Path, begin: float) -> ChunkReport:
-    predictor, source = task.predictor, Path(chunk.source.path)
+    predictor, source = task.predictor, chunk.source.path
     predictor.network()  # before anything is read: a worker without the network cannot work
     table = open_source(chunk.source, predictor)
     if table.fingerprint != fingerprint:
@@ -380,7 +386,7 @@ def _readable_piece(
 
 
 def _scorable(
-    predictor: Predictor, source: Path, events: ak.Array, start: int, holes: list[Problem]
+    predictor: Predictor, source: str, events: ak.Array, start: int, holes: list[Problem]
 ) -> Iterator[dict[str, Any]]:
     """Columns of the events that can be scored, in order; the others are found by halving."""
 

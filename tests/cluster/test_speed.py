@@ -144,4 +144,6 @@ def test_variations_in_one_pass(predict: Predictor, tmp_path: Path) -> None:
         together.append(middle - start)
         apart.append(time.process_time() - middle)
     ratio = np.median(apart[1:]) / np.median(together[1:])
-    print(f"\nfour variations and the nominal: {ratio:.2f} times faster in one pass; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"\nfour variations and the nominal: {ratio:.2f} times faster in one pass; load {os.getloadavg()[0]:.1f}"
+    )
