@@ -29,7 +29,8 @@ from evenet_hep.inference import Predictor, pin_device
 if TYPE_CHECKING:
     from distributed import Worker
 
-_GPU_LOCK: list[IO[str]] = []  # of this process; the system gives it back when the process ends
+# The GPU of this process, and the lock on it, which the system gives back when the process ends.
+_GPU_LOCK: list[tuple[str, IO[str]]] = []
 _GPU_GUARD = threading.Lock()
 
 
@@ -143,7 +144,7 @@ def take_gpu() -> str:
 
     with _GPU_GUARD:
         if _GPU_LOCK:
-            return _GPU_LOCK[0].name.rpartition("#")[2]
+            return _GPU_LOCK[0][0]
         count = torch.cuda.device_count()
         for i in range(count):
             # By the name of the card itself: what is number 0 here may be number 1 elsewhere.
@@ -154,7 +155,7 @@ def take_gpu() -> str:
             except OSError:
                 lock.close()
                 continue
-            _GPU_LOCK.append(lock)
+            _GPU_LOCK.append((f"cuda:{i}", lock))
             return f"cuda:{i}"
     msg = f"all {count} GPUs of this host are taken by other workers; start one worker process per GPU"
     raise DistributedError(msg)
