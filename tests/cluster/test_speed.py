@@ -121,7 +121,7 @@ class Costs(NamedTuple):
 
 
 def chunk_seconds(file: str, predict: Predictor, out: Path) -> float:
-    """Run as a task on a worker: CPU time of this thread for a file that is one chunk."""
+    """Run on a worker: CPU time of this thread for a file that is one chunk."""
     task = Task(predict, out, "run", 2)
     out.mkdir()
     start = time.thread_time()
@@ -150,9 +150,7 @@ def costs(
         before = sum(client.run(time.process_time).values())
         predict_files(client, predict, files, out / str(i), chunk_size=n_events, progress=False)
         worker = sum(client.run(time.process_time).values()) - before
-        chunk_time = client.submit(
-            chunk_seconds, str(files[0]), predict, out / f"chunk{i}", pure=False
-        ).result()
+        (chunk_time,) = client.run(chunk_seconds, str(files[0]), predict, out / f"chunk{i}").values()
         found.append((middle - start, end - middle, chunk_time, worker / len(files)))
     return Costs(*(np.median(found[1:], axis=0) / n_events * 1e6))
 
