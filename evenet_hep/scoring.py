@@ -14,7 +14,7 @@ import numpy as np
 from evenet_hep.errors import FileError, InputError
 from evenet_hep.events.nanoaod import Branches
 from evenet_hep.events.parquet import TableWriter, flat_records
-from evenet_hep.events.reading import IDENTIFIERS, Chunk, inspect_file, read_chunks
+from evenet_hep.events.reading import IDENTIFIERS, Chunk, inspect_file, is_url, read_chunks
 from evenet_hep.inference import Predictor
 
 
@@ -90,6 +90,9 @@ def score_files(
     FileError, InputError
         For the first bad file, unless ``skip_bad``. Tables of files finished before it are kept.
     """
+    if urls := [str(file) for file in files if is_url(file)]:
+        msg = f"files behind an address are read by workers, as with --workers 1; found {urls[0]}"
+        raise InputError(msg)
     sources = [Path(file) for file in files]
     outputs = dict(zip(sources, table_paths(sources, Path(out)), strict=True))
     problems: dict[Path, str] = {}
@@ -148,7 +151,7 @@ def score_file(
     return ScoredFile(source, output, n_events, means, time.perf_counter() - start)
 
 
-def score_chunk(predictor: Predictor, source: Path, chunk: Chunk) -> dict[str, Any]:
+def score_chunk(predictor: Predictor, source: str | Path, chunk: Chunk) -> dict[str, Any]:
     """Columns of a table for some events of a file: their identifiers, or their numbers, and their scores.
 
     Raises
@@ -161,9 +164,14 @@ def score_chunk(predictor: Predictor, source: Path, chunk: Chunk) -> dict[str, A
     except InputError as error:
         msg = f"{source}, in the events from {chunk.start} on (counted from 0 there): {error}"
         raise InputError(msg) from error
-    identifiers = {name: chunk.events[name] for name in IDENTIFIERS if name in ak.fields(chunk.events)}
+    return table_columns(chunk.events, chunk.start, scores)
+
+
+def table_columns(events: ak.Array, start: int, scores: ak.Array) -> dict[str, Any]:
+    """Columns of a table: identifiers of events, or their numbers counted from ``start``, and their scores."""
+    identifiers = {name: events[name] for name in IDENTIFIERS if name in ak.fields(events)}
     if not identifiers:
-        identifiers = {"entry": np.arange(chunk.start, chunk.stop)}
+        identifiers = {"entry": np.arange(start, start + len(events))}
     return {**identifiers, **flat_records(scores)}
 
 

@@ -75,7 +75,13 @@ def demo(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="ROOT or Parquet files.", metavar="FILES...")],
+    files: Annotated[
+        list[str],  # not Path, which would make one slash of two in root://host//file
+        typer.Argument(
+            help="ROOT or Parquet files; with workers also root:// and https:// addresses.",
+            metavar="FILES...",
+        ),
+    ],
     model: Annotated[str, typer.Option("--model", help="Checkpoint folder, or demo.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for one Parquet table per file.")],
     tree: Tree = "Events",
@@ -157,7 +163,7 @@ def predict(
 
 def _predict_on_workers(
     predictor: Predictor,
-    files: list[Path],
+    files: list[str],
     out: Path,
     *,
     tree: str,

@@ -31,7 +31,7 @@ from evenet_hep.distributed.fileset import Chunk as ChunkOfFile
 from evenet_hep.distributed.fileset import SourceFile
 from evenet_hep.errors import CheckpointError, EveNetError, FileError, InputError, PredictionError
 from evenet_hep.events.parquet import TableWriter, table_notes
-from evenet_hep.events.reading import Chunk, OpenTable
+from evenet_hep.events.reading import Chunk, OpenTable, is_url
 from evenet_hep.inference import Predictor
 from evenet_hep.scoring import score_chunk as score_events
 
@@ -182,7 +182,7 @@ def inspect_source(source: SourceFile, task: Task) -> FileReport:
         return FileReport(0, "", this_worker(), Problem(0, -1, "died", reason))
     try:
         with attempts.one():
-            table = _open(source, task.predictor)
+            table = open_source(source, task.predictor)
     except (FileError, InputError) as error:
         kind = "file" if isinstance(error, FileError) else "input"
         return FileReport(0, "", this_worker(), Problem(0, -1, kind, str(error)))
@@ -238,24 +238,30 @@ def _failed(problem: Problem, begin: float) -> ChunkReport:
     return ChunkReport(0, 0, "", 0, time.perf_counter() - begin, this_worker(), problem=problem)
 
 
-def _open(source: SourceFile, predictor: Predictor) -> OpenTable:
+def open_source(source: SourceFile, predictor: Predictor) -> OpenTable:
     """The open file, kept while this thread goes on with it."""
-    try:
-        status = os.stat(source.path)  # noqa: PTH116  a path of text
-    except OSError as error:
-        msg = (
-            f"no such file: {source.path}"
-            if error.errno == errno.ENOENT
-            else f"{source.path}: {error.strerror}"
-        )
-        raise FileError(msg) from error
-    key = source, status.st_size, status.st_mtime_ns, predictor.digest, predictor.branches
+    key = source, _stamp(source.path), predictor.digest, predictor.branches
     if getattr(_OPEN, "key", None) != key:
         _OPEN.key = None
         _OPEN.table = OpenTable(source.path, predictor.schema, tree=source.tree, branches=predictor.branches)
         _OPEN.key = key
     table: OpenTable = _OPEN.table
     return table
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """Changes when somebody writes into the file; nothing is known of one behind an address."""
+    if is_url(path):
+        return 0, 0
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError as error:
+        msg = f"no such file: {path}"
+        raise FileError(msg) from error
+    except OSError as error:
+        msg = f"{path}: {error.strerror}"
+        raise FileError(msg) from error
+    return status.st_size, status.st_mtime_ns
 
 
 def _finished(path: Path, fingerprint: str, task: Task) -> ChunkReport | None:
@@ -291,9 +297,9 @@ def file_digest(path: Path) -> str:
 
 
 def _score(chunk: ChunkOfFile, fingerprint: str, task: Task, path: Path, begin: float) -> ChunkReport:
-    predictor, source = task.predictor, Path(chunk.source.path)
+    predictor, source = task.predictor, chunk.source.path
     predictor.network()  # before anything is read: a worker without the network cannot work
-    table = _open(chunk.source, predictor)
+    table = open_source(chunk.source, predictor)
     if table.fingerprint != fingerprint:
         msg = f"{source} has changed while it was being scored"
         raise FileError(msg)
@@ -309,26 +315,38 @@ def _score(chunk: ChunkOfFile, fingerprint: str, task: Task, path: Path, begin: 
         if writer.n_rows == 0:
             empty = score_events(predictor, source, Chunk(table.read(0, 0), 0, 0))
             writer.append(empty)
-        notes = {
-            "identity": identity_of(predictor),
-            "fingerprint": fingerprint,
-            "source": chunk.source,
-            "start": chunk.start,
-            "stop": chunk.stop,
-            "n_events": writer.n_rows,
-            "n_scored": n_scored,
-            "holes": holes,
-        }
-        writer.describe({NOTES: json.dumps(notes)})
-    return ChunkReport(
-        writer.n_rows,
-        n_scored,
-        file_digest(path),
-        path.stat().st_size,
-        time.perf_counter() - begin,
-        this_worker(),
-        tuple(holes),
-    )
+        finish_table(writer, chunk, fingerprint, predictor, n_scored, holes)
+    return report_table(path, writer.n_rows, n_scored, time.perf_counter() - begin, holes)
+
+
+def finish_table(
+    writer: TableWriter,
+    chunk: ChunkOfFile,
+    fingerprint: str,
+    predictor: Predictor,
+    n_scored: int,
+    holes: list[Problem],
+) -> None:
+    """Write into a table what it is."""
+    notes = {
+        "identity": identity_of(predictor),
+        "fingerprint": fingerprint,
+        "source": chunk.source,
+        "start": chunk.start,
+        "stop": chunk.stop,
+        "n_events": writer.n_rows,
+        "n_scored": n_scored,
+        "holes": holes,
+    }
+    writer.describe({NOTES: json.dumps(notes)})
+
+
+def report_table(
+    path: Path, n_events: int, n_scored: int, seconds: float, holes: list[Problem]
+) -> ChunkReport:
+    """The report of a table that has been written."""
+    found = file_digest(path), path.stat().st_size
+    return ChunkReport(n_events, n_scored, *found, seconds, this_worker(), tuple(holes))
 
 
 def count_scored(columns: dict[str, Any]) -> int:
@@ -368,7 +386,7 @@ def _readable_piece(
 
 
 def _scorable(
-    predictor: Predictor, source: Path, events: ak.Array, start: int, holes: list[Problem]
+    predictor: Predictor, source: str, events: ak.Array, start: int, holes: list[Problem]
 ) -> Iterator[dict[str, Any]]:
     """Columns of the events that can be scored, in order; the others are found by halving."""
 

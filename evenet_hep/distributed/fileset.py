@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from evenet_hep.errors import InputError
+from evenet_hep.events.reading import is_url
 
 Range = tuple[int, int]
 
@@ -20,7 +21,7 @@ class SourceFile(NamedTuple):
     dataset : str
         Name of the data set; empty for a plain list of files.
     path : str
-        Absolute path, as the workers see it.
+        Absolute path, as the workers see it, or an address such as ``root://host//store/file.root``.
     tree : str
         Name of the tree in a ROOT file.
     steps : tuple of (int, int), optional
@@ -122,10 +123,8 @@ def _sources(dataset: str, files: Any, usual: str) -> Iterable[SourceFile]:
             tree = entry.get("object_path", usual)
             if (found := entry.get("steps")) is not None:
                 steps = tuple((int(start), int(stop)) for start, stop in found)
-        if "://" in str(file):
-            msg = f"files must be paths that every worker sees, as on a mounted file system; found {file}"
-            raise InputError(msg)
-        yield SourceFile(dataset, str(Path(file).absolute()), str(tree or usual), steps)
+        path = str(file) if is_url(file) else str(Path(file).absolute())
+        yield SourceFile(dataset, path, str(tree or usual), steps)
 
 
 def cut_chunks(source: SourceFile, n_events: int, covered: Iterable[Range], chunk_size: int) -> list[Chunk]:

@@ -26,10 +26,8 @@ from rich.progress import (
 from evenet_hep.distributed.chunk_task import (
     RUNNING,
     ChunkReport,
-    FileReport,
     Problem,
     Task,
-    inspect_source,
     score_chunk,
 )
 from evenet_hep.distributed.fileset import Chunk, SourceFile, cut_chunks, read_fileset
@@ -40,6 +38,7 @@ from evenet_hep.distributed.manifest import (
     Manifest,
     previous_tables,
 )
+from evenet_hep.distributed.small_files import MOST_FILES, OpenedFile, open_files
 from evenet_hep.distributed.workers import (
     ReadyWorkers,
     offered_slots,
@@ -144,9 +143,9 @@ def predict_files(
 
 
 class _Job(NamedTuple):
-    """A file to open, or a chunk to score."""
+    """Files to open, or a chunk of one to score."""
 
-    source: SourceFile
+    sources: tuple[SourceFile, ...]
     chunk: Chunk | None = None
     fingerprint: str = ""
     is_second_try: bool = False
@@ -185,7 +184,10 @@ class _Run:
 
     def work(self, sources: list[SourceFile], bar: Progress | None) -> None:
         """Score everything; the manifest says at the end whether that was so."""
-        self.waiting.extend(_Job(source) for source in sources)
+        # Many files per task, but enough tasks for everybody.
+        n_files = max(1, min(MOST_FILES, len(sources) // (4 * max(1, self.slots))))
+        for i in range(0, len(sources), n_files):
+            self.waiting.append(_Job(tuple(sources[i : i + n_files])))
         self.bar, self.bar_task = bar, bar.add_task("scoring", total=0) if bar else None
         try:
             while self._submit():
@@ -222,10 +224,11 @@ class _Run:
             "pure": False,
         }
         if job.chunk is None:
-            future = self.client.submit(_inspect, job.source, task, self.resource, **options)
+            may_score = tuple(_place(source) not in self.earlier for source in job.sources)
+            arguments = job.sources, may_score, task, self.chunk_size, self.resource
+            future = self.client.submit(_open, *arguments, **options)
         else:
-            arguments = job.chunk, job.fingerprint, task, self.resource
-            future = self.client.submit(_score, *arguments, **options)
+            future = self.client.submit(_score, job.chunk, job.fingerprint, task, self.resource, **options)
         self.running[future] = job._replace(submissions=job.submissions + 1)
         future.add_done_callback(self.done.put)
 
@@ -276,7 +279,8 @@ class _Run:
                 self._again(job, "its result was lost")
                 return
             if job.chunk is None:
-                self._opened(report, job)
+                for source, opened in zip(job.sources, report, strict=True):
+                    self._opened(opened, job._replace(sources=(source,)))
             else:
                 self._scored(report, job, job.chunk)
 
@@ -285,18 +289,19 @@ class _Run:
             self.waiting.appendleft(job)
             return
         start, stop = (job.chunk.start, job.chunk.stop) if job.chunk else (0, -1)
-        self._fail(
-            job.source, Problem(start, stop, "error", f"given up after {job.submissions} times: {reason}")
-        )
+        for source in job.sources:
+            self._fail(
+                source, Problem(start, stop, "error", f"given up after {job.submissions} times: {reason}")
+            )
 
-    def _opened(self, report: FileReport, job: _Job) -> None:
-        source = job.source
+    def _opened(self, opened: OpenedFile, job: _Job) -> None:
+        report, (source,) = opened.report, job.sources
         if report.problem is not None:
             self._problem(report.problem, job)
             return
         asked = source.steps or ((0, report.n_events),)
         n_asked = sum(max(0, min(stop, report.n_events) - start) for start, stop in asked)
-        what = source.dataset, source.path, source.tree
+        what = _place(source)
         self.manifest.files.append(FileEntry(*what, report.n_events, n_asked, report.fingerprint))
         self._advance(total=n_asked)
         covered: list[tuple[int, int]] = []
@@ -307,14 +312,17 @@ class _Run:
             elif not any(a < d and c < b for a, b in covered for c, d in ranges):
                 covered += ranges
                 self._table(table.name, source, table.events, table.report)
+        if opened.chunk is not None and opened.scored is not None:
+            covered.append((opened.chunk.start, opened.chunk.stop))
+            self._table(opened.chunk.table, source, covered[-1], opened.scored)
         for chunk in cut_chunks(source, report.n_events, covered, self.chunk_size):
-            self.waiting.append(_Job(source, chunk, report.fingerprint))
+            self.waiting.append(_Job((source,), chunk, report.fingerprint))
 
     def _scored(self, report: ChunkReport, job: _Job, chunk: Chunk) -> None:
         if report.problem is not None:
             self._problem(report.problem, job)
             return
-        self._table(chunk.table, job.source, (chunk.start, chunk.stop), report)
+        self._table(chunk.table, chunk.source, (chunk.start, chunk.stop), report)
         for hole in report.holes:
             part = job._replace(chunk=chunk._replace(start=hole.start, stop=hole.stop), submissions=0)
             self._problem(hole, part)
@@ -330,12 +338,12 @@ class _Run:
         elif problem.kind in ("file", "error", "memory", "died") and not job.is_second_try:
             self.later.append(job._replace(is_second_try=True))
         else:
-            self._fail(job.source, problem)
+            self._fail(job.sources[0], problem)
 
     def _cut(self, problem: Problem, job: _Job, chunk: Chunk) -> None:
         n_events = chunk.stop - chunk.start
         if n_events <= self.smallest:
-            self._fail(job.source, problem)
+            self._fail(job.sources[0], problem)
             return
         middle = chunk.start + n_events // 2
         for start, stop in ((middle, chunk.stop), (chunk.start, middle)):
@@ -374,11 +382,18 @@ class _Run:
             )
 
 
-def _inspect(source: SourceFile, task: Task, resource: str) -> FileReport:
-    report = inspect_source(source, task)
-    if report.problem is not None and report.problem.kind == "worker":
-        withdraw(resource, report.problem.reason)
-    return report
+def _place(source: SourceFile) -> tuple[str, str, str]:
+    return source.dataset, source.path, source.tree
+
+
+def _open(
+    sources: tuple[SourceFile, ...], may_score: tuple[bool, ...], task: Task, chunk_size: int, resource: str
+) -> list[OpenedFile]:
+    opened = open_files(sources, may_score, task, chunk_size)
+    for report, _, _ in opened:
+        if report.problem is not None and report.problem.kind == "worker":
+            withdraw(resource, report.problem.reason)
+    return opened
 
 
 def _score(chunk: Chunk, fingerprint: str, task: Task, resource: str) -> ChunkReport:

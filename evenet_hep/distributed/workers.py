@@ -22,13 +22,15 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import dask
 from distributed import Client, Status, WorkerPlugin, get_worker
 
+from evenet_hep.distributed.memory import give_back_memory, keep_freed_memory
 from evenet_hep.errors import DistributedError, EveNetError
 from evenet_hep.inference import Predictor, pin_device
 
 if TYPE_CHECKING:
     from distributed import Worker
 
-_GPU_LOCK: list[IO[str]] = []  # of this process; the system gives it back when the process ends
+# The GPU of this process, and the lock on it, which the system gives back when the process ends.
+_GPU_LOCK: list[tuple[str, IO[str]]] = []
 _GPU_GUARD = threading.Lock()
 
 
@@ -84,6 +86,7 @@ class NetworkPlugin(WorkerPlugin):
         _states(worker).pop(self.resource, None)
         if worker.status.name in ("running", "paused"):
             await worker.set_resources(**{self.resource: 0})
+        give_back_memory()
 
 
 def _announce(worker: Worker) -> None:
@@ -102,6 +105,7 @@ def _make_ready(predictor: Predictor, n_threads: int) -> WorkerState:
     import torch  # noqa: PLC0415  takes a second
 
     name = f"{os.uname().nodename}:{os.getpid()}"
+    keep_freed_memory()
     try:
         wants_gpu = predictor.device in ("auto", "cuda") and torch.cuda.is_available()
         if wants_gpu:
@@ -140,7 +144,7 @@ def take_gpu() -> str:
 
     with _GPU_GUARD:
         if _GPU_LOCK:
-            return _GPU_LOCK[0].name.rpartition("#")[2]
+            return _GPU_LOCK[0][0]
         count = torch.cuda.device_count()
         for i in range(count):
             # By the name of the card itself: what is number 0 here may be number 1 elsewhere.
@@ -151,7 +155,7 @@ def take_gpu() -> str:
             except OSError:
                 lock.close()
                 continue
-            _GPU_LOCK.append(lock)
+            _GPU_LOCK.append((f"cuda:{i}", lock))
             return f"cuda:{i}"
     msg = f"all {count} GPUs of this host are taken by other workers; start one worker process per GPU"
     raise DistributedError(msg)

@@ -26,6 +26,22 @@ _TREES = ("TTree", "TNtuple", "TNtupleD", "ROOT::RNTuple")
 _KINEMATICS = ("pt", "eta", "phi", "mass", "charge")
 
 
+def is_url(path: str | Path) -> bool:
+    """Whether a path is an address such as ``root://host//store/file.root``, which uproot reads, and not a file.
+
+    Examples
+    --------
+    >>> is_url("root://eospublic.cern.ch//eos/file.root"), is_url("/data/file.root")
+    (True, False)
+    """
+    return "://" in str(path)
+
+
+def _located(path: str | Path) -> str | Path:
+    # A Path would make one slash of two.
+    return str(path) if is_url(path) else Path(path)
+
+
 class Chunk(NamedTuple):
     """Events ``start`` to ``stop`` of a file."""
 
@@ -50,7 +66,7 @@ def inspect_file(path: str | Path, *, tree: str = "Events") -> FileContent:
     FileError
         For a file that does not exist, is neither ROOT nor Parquet, is damaged, or has no such tree.
     """
-    path = Path(path)
+    path = _located(path)
     if _kind(path) == "Parquet":
         file = _open_parquet(path)
         return FileContent("Parquet", file.metadata.num_rows, tuple(file.schema_arrow.names))
@@ -90,7 +106,7 @@ def read_chunks(
     Parameters
     ----------
     path : str or Path
-        ROOT file (TTree or RNTuple) or Parquet file, with flat names such as ``Jet_pt`` or with records.
+        ROOT file (TTree or RNTuple), also an address that uproot reads, or Parquet file, with flat names such as ``Jet_pt`` or with records.
     schema : EventSchema
         What the network reads.
     tree : str
@@ -109,7 +125,7 @@ def read_chunks(
     InputError
         For a branch that is missing; the message names it and those that look like it.
     """
-    path, branches = Path(path), branches or Branches()
+    path, branches = _located(path), branches or Branches()
     reader = _parquet_chunks if _kind(path) == "Parquet" else _root_chunks
     present = inspect_file(path, tree=tree).branches
     if check:
@@ -156,17 +172,18 @@ class OpenTable:
     def __init__(
         self, path: str | Path, schema: EventSchema, *, tree: str = "Events", branches: Branches | None = None
     ) -> None:
-        self.path, branches = Path(path), branches or Branches()
+        self.path, branches = _located(path), branches or Branches()
         self.is_parquet = _kind(self.path) == "Parquet"
-        size = self.path.stat().st_size
         if self.is_parquet:
             self._table = _open_parquet(self.path)
             self.n_events, present = int(self._table.metadata.num_rows), self._table.schema_arrow.names
-            self.fingerprint = f"{size}-{self.n_events}"
+            self.fingerprint = f"{Path(self.path).stat().st_size}-{self.n_events}"
         else:
             self._table = _open_tree(self.path, tree)
             self.n_events, present = int(self._table.num_entries), self._table.keys(recursive=False)
-            self.fingerprint = f"{size}-{self._table.file.uuid}"
+            file = self._table.file
+            size = file.fEND if is_url(self.path) else Path(self.path).stat().st_size
+            self.fingerprint = f"{size}-{file.uuid}"
         _require_branches(self.path, present, required_branches(schema, branches))
         self.names = wanted_branches(present, schema, branches)
 
@@ -181,7 +198,8 @@ class OpenTable:
         try:
             if self.is_parquet:
                 return self._read_parquet(start, stop)
-            return self._table.arrays(self.names, entry_start=start, entry_stop=stop)
+            # Nothing is read twice: uproot need not keep the arrays.
+            return self._table.arrays(self.names, entry_start=start, entry_stop=stop, array_cache=None)
         except MemoryError:
             raise
         except Exception as error:  # a damaged file makes the reader raise anything
@@ -248,7 +266,7 @@ def read_range(
     FileError
         If the file cannot be read; the message names it.
     """
-    path = Path(path)
+    path = _located(path)
     try:
         if _kind(path) == "ROOT":
             table = _open_tree(path, tree)
@@ -278,7 +296,7 @@ def sum_of_weights(path: str | Path) -> float | None:
 
     None without a tree ``Runs`` that says so.
     """
-    path = Path(path)
+    path = _located(path)
     if _kind(path) != "ROOT":
         return None
     try:
@@ -289,7 +307,7 @@ def sum_of_weights(path: str | Path) -> float | None:
         return None
 
 
-def _require_branches(path: Path, present: Sequence[str], required: Sequence[str]) -> None:
+def _require_branches(path: str | Path, present: Sequence[str], required: Sequence[str]) -> None:
     known = set(present)
     for branch in required:
         collection = branch.split("_")[0]
@@ -303,14 +321,14 @@ def _require_branches(path: Path, present: Sequence[str], required: Sequence[str
         raise InputError(msg)
 
 
-def _root_chunks(path: Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
+def _root_chunks(path: str | Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:
     table = _open_tree(path, tree)
     for start in range(0, max(table.num_entries, 1), chunk_size):  # an empty file is one empty chunk
         stop = min(start + chunk_size, table.num_entries)
         yield Chunk(table.arrays(list(names), entry_start=start, entry_stop=stop), start, stop)
 
 
-def _parquet_chunks(path: Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:  # noqa: ARG001
+def _parquet_chunks(path: str | Path, tree: str, names: Sequence[str], chunk_size: int) -> Iterator[Chunk]:  # noqa: ARG001
     start, file = 0, _open_parquet(path)
     if file.metadata.num_rows == 0:
         yield Chunk(ak.from_arrow(file.read(columns=list(names))), 0, 0)
@@ -319,10 +337,12 @@ def _parquet_chunks(path: Path, tree: str, names: Sequence[str], chunk_size: int
         start += batch.num_rows
 
 
-def _kind(path: Path) -> str:
-    """ROOT or Parquet, by the first bytes of the file."""
+def _kind(path: str | Path) -> str:
+    """ROOT or Parquet, by the first bytes of the file; ROOT for an address."""
+    if is_url(path):
+        return "ROOT"
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             magic = file.read(4)
     except FileNotFoundError as error:
         msg = f"no such file: {path}"
@@ -338,10 +358,11 @@ def _kind(path: Path) -> str:
     raise FileError(msg)
 
 
-def _open_tree(path: Path, tree: str) -> Any:
+def _open_tree(path: str | Path, tree: str) -> Any:
     try:
         file = uproot.open(path)
-        expected, found = int(file.file.fEND), path.stat().st_size
+        expected = int(file.file.fEND)
+        found = expected if is_url(path) else Path(path).stat().st_size
         trees = sorted({name.split(";")[0] for name, kind in file.classnames().items() if kind in _TREES})
         table = file[tree] if tree in trees else None
     except Exception as error:  # a damaged file makes the reader raise anything
@@ -356,7 +377,7 @@ def _open_tree(path: Path, tree: str) -> Any:
     return table
 
 
-def _open_parquet(path: Path) -> Any:
+def _open_parquet(path: str | Path) -> Any:
     try:
         return pq.ParquetFile(path)
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+import psutil
 import pytest
 import uproot
 from distributed import Client, LocalCluster
@@ -69,18 +70,28 @@ def write_tree(path: Path, columns: dict[str, Any], *, baskets: int = 1) -> Path
 @contextlib.contextmanager
 def processes(n_workers: int = 2, **options: Any) -> Iterator[Client]:
     """A client of a cluster of worker processes."""
-    with (
-        LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=":0",
-            silence_logs=logging.CRITICAL,
-            **options,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    others = {child.pid for child in psutil.Process().children(recursive=True)}
+    cluster = LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address=":0",
+        silence_logs=logging.CRITICAL,
+        **options,
+    )
+    try:
+        with Client(cluster) as client:
+            yield client
+    finally:
+        try:
+            cluster.close()
+        except (
+            TimeoutError
+        ):  # a machine so busy that its workers do not end in the seconds that Dask gives them
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if child.pid not in others and "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
 
 
 @pytest.fixture(scope="module")

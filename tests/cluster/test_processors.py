@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
+import importlib.util
 import logging
 import os
+import shutil
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +25,23 @@ from distributed import Client, LocalCluster
 from evenet_hep.processors.event_scores import EventScores
 
 from evenet_hep import Predictor
-from evenet_hep.distributed import predict_files, ready_workers, require_resources, suggest_chunk_size
+from evenet_hep.distributed import (
+    Manifest,
+    predict_files,
+    ready_workers,
+    require_resources,
+    suggest_chunk_size,
+)
+from evenet_hep.distributed.chunk_task import RUNNING, Attempts, Task
+from evenet_hep.distributed.fileset import Chunk, read_fileset
+from evenet_hep.distributed.small_files import open_files
 from evenet_hep.distributed.workers import offered_slots
-from evenet_hep.errors import DistributedError, InputError
+from evenet_hep.errors import DistributedError
 from evenet_hep.events.scores import Scores
 from evenet_hep.inference import network_loads
 from evenet_hep.share import sample_files
+
+from .conftest import nano_columns, write_nano, write_tree
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 pytestmark = [
@@ -159,8 +175,111 @@ def test_nobody_waits_for_what_is_not_there(client: Client, predict: Predictor, 
         predict_files(
             client, Predictor("demo", heads=("assignment",)), FILESET, tmp_path / "a", progress=False
         )
-    with pytest.raises(InputError, match="files must be paths"):
-        predict_files(client, predict, ["root://host//file.root"], tmp_path / "b", progress=False)
+
+
+class _Ranges(http.server.BaseHTTPRequestHandler):
+    """Gives parts of the files of a folder, as a web server does."""
+
+    folder = Path()
+
+    def do_HEAD(self) -> None:
+        self._answer(has_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(has_body=True)
+
+    def _answer(self, *, has_body: bool) -> None:
+        path = self.folder / Path(self.path).name
+        if not path.exists():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        first, _, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")
+        part = content[int(first) : int(last) + 1 if last else None]
+        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Content-Range", f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        if has_body:
+            self.wfile.write(part)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    class Handler(_Ranges):
+        folder = tmp_path
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_files_behind_addresses(
+    client: Client, predict: Predictor, check: Callable[..., Manifest], tmp_path: Path, address: str
+) -> None:
+    file = write_nano(tmp_path / "events.root", 40, seed=1)
+    cut = write_nano(tmp_path / "cut.root", 40, seed=2)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    gone = "root://localhost:1//store/events.root"
+    urls = [f"{address}/events.root", f"{address}/none.root", f"{address}/cut.root", gone]
+    manifest = predict_files(client, predict, urls, tmp_path / "out", progress=False)
+    assert manifest.complete
+    check(tmp_path / "out", [file])
+    assert [(entry.file, entry.n_events) for entry in manifest.files] == [(urls[0], 40)]
+    reasons = {failure.file: failure.reason for failure in manifest.failures}
+    assert set(reasons) == set(urls[1:])  # as they were given, both slashes of root://host// included
+    if importlib.util.find_spec("fsspec_xrootd") is None:
+        assert "Install fsspec-xrootd" in reasons[gone]
+    again = predict_files(client, predict, urls[:1], tmp_path / "out", progress=False)
+    assert again.tables == manifest.tables
+
+
+def test_small_files_go_through_the_network_together(
+    client: Client, predict: Predictor, check: Callable[..., Manifest], tmp_path: Path
+) -> None:
+    files = [write_nano(tmp_path / f"{i}.root", 2 * i, seed=i) for i in range(8)]
+    damaged = tmp_path / "damaged.root"
+    whole = write_nano(tmp_path / "whole.root", 6, seed=20)
+    columns = nano_columns(6, seed=20)
+    columns["MET_pt"][3] = np.nan
+    files.insert(5, write_tree(damaged, columns))
+    bad = Task(predict, tmp_path / "out", "run", 2)
+    (tmp_path / "out").mkdir()
+    opened = open_files(read_fileset(files), [True] * 9, bad, 50)
+    assert [found.scored is None for found in opened] == [file == damaged for file in files]
+    for found in opened:
+        if found.scored is not None:
+            assert found.scored.n_events == found.report.n_events
+    shutil.rmtree(tmp_path / "out")
+    manifest = predict_files(client, predict, files, tmp_path / "out", progress=False)
+    assert manifest.complete
+    assert len(manifest.tables) == 9
+    check(tmp_path / "out", [whole if file == damaged else file for file in files], {whole: {3}})
+    assert [(f.file, f.start, f.stop, f.kind) for f in manifest.failures] == [(str(damaged), 3, 4, "input")]
+
+
+def test_a_death_over_small_files_is_blamed_on_nobody(predict: Predictor, tmp_path: Path) -> None:
+    """The mark of an attempt that never ended keeps a file out of the common pass."""
+    files = [write_nano(tmp_path / f"{i}.root", 5, seed=i) for i in range(3)]
+    sources = read_fileset(files)
+    task = Task(predict, tmp_path, "run", 2)
+    marks = Attempts(tmp_path / RUNNING / "run", Chunk(sources[1], 0, 5).table)
+    marks.folder.mkdir(parents=True)
+    (marks.folder / f"{marks.name}.dead").touch()
+    opened = open_files(sources, [True, True, False], task, 50)
+    assert [found.scored is None for found in opened] == [False, True, True]
+    assert [len(list(marks.folder.iterdir())), marks.deaths()] == [1, 1]
+    assert all(
+        found.scored is None for found in open_files(sources, [True] * 3, task._replace(most_deaths=1), 50)
+    )
 
 
 def test_a_folder_belongs_to_one_network(client: Client, predict: Predictor, tmp_path: Path) -> None:
