@@ -21,7 +21,7 @@ from evenet_hep.model.layers import (
     Attention,
     FeedForward,
     Linear,
-    drop_path,
+    add_branch,
     require,
     require_probability,
     single_precision,
@@ -193,8 +193,7 @@ class TransformerBlock(Packing):
         return x if self.adapter is None else x + self.adapter(x)
 
     def _add(self, x: Tensor, update: Tensor, scale: Tensor, layout: Rows) -> Tensor:
-        update = drop_path(update, probability=self.drop_path, training=self.training, layout=layout)
-        return torch.addcmul(x, update, scale)
+        return add_branch(x, update, scale, drop_path=self.drop_path, training=self.training, layout=layout)
 
 
 class PET(nn.Module):
