@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from evenet_hep.model import kernels_training as kernels
 from evenet_hep.model.streams import share
+from evenet_hep.model.vectors16 import LANES
 
 Starts = npt.NDArray[np.int64]
 LEAST = 2**14  # numbers below which a thread has too little to do
@@ -276,7 +277,7 @@ class _Attend(torch.autograd.Function):
         (projected,) = _single(projected)
         rows = len(projected)
         squares = np.concatenate([[0], (np.diff(starts) ** 2).cumsum()])
-        weights = projected.new_empty(int(squares[-1]), heads)
+        weights = projected.new_empty(int(squares[-1]) * max(LANES, heads))
         out = projected.new_empty(rows, projected.shape[1] // 3)
         ctx.save_for_backward(projected, weights)
         ctx.options = starts, squares, heads, (seed, limit, factor)

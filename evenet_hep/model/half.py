@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from evenet_hep.model import kernels
 from evenet_hep.model.packed import HAS_AVX512, packed_for
+from evenet_hep.model.vectors16 import fits
 
 if TYPE_CHECKING:
     from evenet_hep.model.layers import Attention, FeedForward
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 HAS_BFLOAT16 = HAS_AVX512 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def runs_half(x: Tensor, layout: Rows) -> bool:
-    """Whether blocks are asked for, and can be had, in bfloat16: inference under autocast on such a processor."""
+def runs_half(x: Tensor, layout: Rows, heads: int) -> bool:
+    """Whether blocks of so many heads are asked for, and can be had, in bfloat16: inference under autocast on such a processor."""
     return (
         HAS_BFLOAT16
         and layout.starts is not None
+        and fits(x.shape[-1], heads)
         and not torch.compiler.is_compiling()
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evenet_hep.model.kernels import (
+    BLOCK,
     FAST,
     FOUR,
     HALF,
@@ -37,8 +38,10 @@ from evenet_hep.model.kernels import (
     _exp,
     _gelu,
     _sigmoid,
+    _soften,
     _tanh,
 )
+from evenet_hep.model.vectors16 import LANES, add_weighted, dot, lanes, subtract, sum_products
 
 Array = npt.NDArray[Any]
 u32 = np.uint32
@@ -218,26 +221,22 @@ def add_scaled_back(
             of_scale[c] += kept * more[c] * above[c]
 
 
-@numba.njit(inline="always")
-def _sum_channels(product: Array, heads: int, channels: int) -> None:
-    # Sums over the channels of each head end in the first columns. Halves are long enough for the vector unit.
-    while channels > 1:
-        half = (channels + 1) // 2
-        rest = product[half * heads : channels * heads]
-        for c in range(len(rest)):
-            product[c] += rest[c]
-        channels = half
-
-
-@numba.njit(inline="always")
-def _repeat(product: Array, heads: int, width: int) -> None:
-    # The first columns, one per head, again for every channel.
-    filled = heads
-    while filled < width:
-        more = product[filled : min(2 * filled, width)]
-        for c in range(len(more)):
-            more[c] = product[c]
-        filled *= 2
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _drop(
+    weight: Array, number: int, heads: int, seed: int, event: int, limit: int, factor: float, out: Array
+) -> None:
+    # What is left of the weights of an event; repetitions of a head share their chance.
+    size = weight.dtype.type(factor)
+    if limit == 0:
+        for c in range(number):
+            out[c] = weight[c]
+        return
+    same, start = (
+        u32(0xFFFFFFFF ^ (LANES - 1) ^ (heads - 1)) if heads < LANES else u32(0xFFFFFFFF),
+        _row_seed(seed, event),
+    )
+    for c in range(number):
+        out[c] = weight[c] * (size if _is_kept(start, u32(u32(c) & same), u32(limit)) else ZERO)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
@@ -256,48 +255,32 @@ def attend(
 ) -> None:
     """Attention of the rows of the events from ``first`` to ``last`` to each other, some weights dropped.
 
-    Takes queries, keys and values side by side, (R, 3D). The weights before any is dropped, (sum of n^2, heads), are
-    kept for the pass backward; ``squares`` says where those of each event begin.
+    Takes queries, keys and values side by side, (R, 3D). The weights before any is dropped, (sum of n^2) times lanes
+    numbers, are kept for the pass backward; ``squares`` says where those of each event begin.
     """
-    width = out.shape[1]
-    channels = width // heads
-    scale = ONE / np.sqrt(projected.dtype.type(channels))
-    size = projected.dtype.type(factor)
-    product = np.empty(width, projected.dtype)
-    top, norm = np.empty(heads, projected.dtype), np.empty(heads, projected.dtype)
+    width, wide, stride = out.shape[1], lanes(heads), 3 * out.shape[1]
+    most = 0
     for e in range(first, last):
-        start, slots = starts[e], starts[e + 1] - starts[e]
+        most = max(most, starts[e + 1] - starts[e])
+    used, spare = np.zeros(most**2 * wide + BLOCK, projected.dtype), np.empty(LANES, projected.dtype)
+    rows, result = projected.reshape(-1), out.reshape(-1)
+    for e in range(first, last):
+        slots, begin, out_at = starts[e + 1] - starts[e], starts[e] * stride, starts[e] * width
+        number = slots * slots * wide
         for i in range(slots):
-            query, update = projected[start + i, :width], out[start + i]
-            weight = weights[squares[e] + i * slots : squares[e] + (i + 1) * slots]
-            for h in range(heads):
-                top[h] = -np.inf
-                norm[h] = ZERO
             for j in range(slots):
-                key, here = projected[start + j, width : 2 * width], weight[j]
-                for c in range(width):
-                    product[c] = query[c] * key[c]
-                _sum_channels(product, heads, channels)
-                for h in range(heads):
-                    here[h] = product[h] * scale
-                    top[h] = max(top[h], here[h])
+                key_at, at = begin + j * stride + width, (i * slots + j) * wide
+                dot(rows, begin + i * stride, rows, key_at, width, heads, used, at)
+        _soften(used, slots, slots, width, heads, spare)
+        kept = weights[squares[e] * wide : squares[e] * wide + number]
+        for c in range(number):
+            kept[c] = used[c]
+        _drop(kept, number, heads, seed, e, limit, factor, used)
+        result[out_at : out_at + slots * width] = ZERO
+        for i in range(slots):
             for j in range(slots):
-                here = weight[j]
-                for h in range(heads):
-                    here[h] = _exp(here[h] - top[h])
-                    norm[h] += here[h]
-            for c in range(width):
-                update[c] = ZERO
-            seeded = _row_seed(seed, start + i)
-            for j in range(slots):
-                value, here = projected[start + j, 2 * width :], weight[j]
-                for h in range(heads):
-                    here[h] /= norm[h]
-                    is_in = limit == 0 or _is_kept(seeded, j * heads + h, u32(limit))
-                    product[h] = here[h] * (size if is_in else ZERO)
-                _repeat(product, heads, width)
-                for c in range(width):
-                    update[c] += product[c] * value[c]
+                value_at, at = begin + j * stride + 2 * width, (i * slots + j) * wide
+                add_weighted(used, at, rows, value_at, width, heads, result, out_at + i * width)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
@@ -316,51 +299,37 @@ def attend_back(
     out: Array,
 ) -> None:
     """Gradient (R, 3D) of queries, keys and values in :func:`attend`."""
-    width = grad.shape[1]
-    channels = width // heads
-    scale = ONE / np.sqrt(projected.dtype.type(channels))
-    size = projected.dtype.type(factor)
+    width, wide, stride = grad.shape[1], lanes(heads), 3 * grad.shape[1]
+    scale = ONE / np.sqrt(projected.dtype.type(width // heads))
     most = 0
     for e in range(first, last):
         most = max(most, starts[e + 1] - starts[e])
-    product, mean = np.empty(width, projected.dtype), np.empty(heads, projected.dtype)
-    slope = np.empty((most, heads), projected.dtype)
+    used, slope = np.empty(most**2 * wide, projected.dtype), np.empty(most**2 * wide, projected.dtype)
+    mean = np.empty(wide, projected.dtype)
+    rows, above, result = projected.reshape(-1), grad.reshape(-1), out.reshape(-1)
     for e in range(first, last):
-        start, slots = starts[e], starts[e + 1] - starts[e]
-        for i in range(start, start + slots):
-            row = out[i]
-            for c in range(3 * width):
-                row[c] = ZERO
+        slots, begin, above_at = starts[e + 1] - starts[e], starts[e] * stride, starts[e] * width
+        number = slots * slots * wide
+        kept = weights[squares[e] * wide : squares[e] * wide + number]
+        _drop(kept, number, heads, seed, e, limit, factor, used)
+        result[begin : begin + slots * stride] = ZERO
         for i in range(slots):
-            query, of_query, above = projected[start + i, :width], out[start + i, :width], grad[start + i]
-            weight = weights[squares[e] + i * slots : squares[e] + (i + 1) * slots]
-            seeded = _row_seed(seed, start + i)
-            for h in range(heads):
-                mean[h] = ZERO
             for j in range(slots):
-                value, of_value = projected[start + j, 2 * width :], out[start + j, 2 * width :]
-                here, there = weight[j], slope[j]
-                for c in range(width):
-                    product[c] = above[c] * value[c]
-                _sum_channels(product, heads, channels)
-                for h in range(heads):
-                    is_in = limit == 0 or _is_kept(seeded, j * heads + h, u32(limit))
-                    kept = size if is_in else ZERO
-                    there[h] = product[h] * kept
-                    mean[h] += there[h] * here[h]
-                    product[h] = here[h] * kept
-                _repeat(product, heads, width)
-                for c in range(width):
-                    of_value[c] += product[c] * above[c]
+                value_at, at = begin + j * stride + 2 * width, (i * slots + j) * wide
+                dot(above, above_at + i * width, rows, value_at, width, heads, slope, at)
+                add_weighted(used, at, above, above_at + i * width, width, heads, result, value_at)
+        _drop(slope, number, heads, seed, e, limit, factor, slope)
+        for i in range(slots):
+            at = i * slots * wide
+            sum_products(kept, at, slope, at, slots, wide, mean)
+            subtract(mean, slope, at, slots, wide)
+        for c in range(number):
+            slope[c] *= kept[c] * scale
+        for i in range(slots):
             for j in range(slots):
-                key, of_key = projected[start + j, width : 2 * width], out[start + j, width : 2 * width]
-                here, there = weight[j], slope[j]
-                for h in range(heads):
-                    product[h] = here[h] * (there[h] - mean[h]) * scale
-                _repeat(product, heads, width)
-                for c in range(width):
-                    of_query[c] += product[c] * key[c]
-                    of_key[c] += product[c] * query[c]
+                query_at, key_at, at = begin + i * stride, begin + j * stride + width, (i * slots + j) * wide
+                add_weighted(slope, at, rows, key_at, width, heads, result, query_at)
+                add_weighted(slope, at, rows, query_at, width, heads, result, key_at)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)

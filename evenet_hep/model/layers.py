@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from evenet_hep.errors import ConfigError
 from evenet_hep.model import fused, kernels
 from evenet_hep.model.packed import FEW_ROWS, HAS_AVX512, Packing, packed_for
+from evenet_hep.model.vectors16 import fits
 
 if TYPE_CHECKING:
     from evenet_hep.model.packing import Rows
@@ -144,7 +145,7 @@ class Attention(Packing):
         """
         if isinstance(allowed, tuple):  # rows
             # Sizes are asked last: in an export they are symbols that a question would narrow.
-            if allowed.starts is not None and _are_short(allowed):
+            if allowed.starts is not None and _are_short(allowed) and fits(self.width, self.heads):
                 if fused.trains_kernels(query):
                     return self._train_on_rows(query, allowed.starts)
                 if runs_kernels(query) and not (self.training and self.dropout):

@@ -185,7 +185,7 @@ class TransformerBlock(Packing):
 
     def forward(self, x: Tensor, layout: Rows) -> Tensor:
         """Rows (R, D) of rows (R, D), in place where it runs in bfloat16."""
-        if runs_half(x, layout):
+        if runs_half(x, layout, self.attention.heads):
             run_half(self, x, layout)
             return x if self.adapter is None else x + self.adapter(x)
         x = self._add(x, self.attention(self.attention_norm(x), layout), self.attention_scale, layout)
@@ -300,7 +300,7 @@ class PET(nn.Module):
             if self.local is not None:
                 with context(taken):
                     x = x + self.local(rows.take(seen), self.coordinates, rows)
-            entered = x.clone() if runs_half(x, rows) else x  # those blocks work in place
+            entered = x.clone() if runs_half(x, rows, self.config.heads) else x  # those blocks work in place
             for block in self.blocks:
                 x = block(x, rows)
             return x + entered

@@ -76,9 +76,9 @@ CASES: dict[str, Case] = {
         (normal(ROWS, 5), normal(ROWS, 5, seed=1), normal(5, seed=2)),
     ),
     "attention": (
-        lambda x: fused.attend(x, STARTS, 3),
-        lambda x: attention(x, 3),
-        (normal(ROWS, 36),),
+        lambda x: fused.attend(x, STARTS, 4),
+        lambda x: attention(x, 4),
+        (normal(ROWS, 48),),
     ),
     "gate": (
         fused.gate,
@@ -156,14 +156,14 @@ def test_dropout_keeps_the_mean_and_takes_back_what_it_dropped() -> None:
 def test_dropped_weights_of_attention_are_those_of_the_pass_backward(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_chance", lambda _: (77, 2**31, 2.0))
     assert torch.autograd.gradcheck(
-        lambda x: fused.attend(x, STARTS, 3, 0.5), (normal(ROWS, 36),), eps=1e-4, atol=1e-4, rtol=1e-3
+        lambda x: fused.attend(x, STARTS, 4, 0.5), (normal(ROWS, 48),), eps=1e-4, atol=1e-4, rtol=1e-3
     )
     monkeypatch.setattr(fused, "_chance", lambda _: (77, 0, 1.0))
-    plain = fused.attend(normal(ROWS, 36), STARTS, 3, 0.5)
+    plain = fused.attend(normal(ROWS, 48), STARTS, 4, 0.5)
     total = torch.zeros_like(plain)
     for seed in range(400):
         monkeypatch.setattr(fused, "_chance", lambda _, seed=seed: (seed, 2**31, 2.0))
-        total += fused.attend(normal(ROWS, 36), STARTS, 3, 0.5).detach()
+        total += fused.attend(normal(ROWS, 48), STARTS, 4, 0.5).detach()
     assert (total / 400 - plain).abs().max() < 0.6  # of values of order one, with a spread of up to two each
 
 
