@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model.half import run_half, runs_half
+from evenet_hep.model.half import is_narrow, run_half, runs_half
 from evenet_hep.model.layers import (
     Attention,
     FeedForward,
@@ -285,6 +285,8 @@ class PET(nn.Module):
             film = self.film(self.time_embedding(time))[:, None]  # (B, 1, 2D)
             film = film.expand(-1, mask.shape[1], -1) if time_mask is None else film * time_mask[..., None]
 
+        width = self.film.in_features
+
         def context(x: Tensor) -> AbstractContextManager[object]:
             # On processors, neighbours are chosen, and their numbers added, in single precision.
             is_single = x.device.type == "cpu" and not torch.is_grad_enabled()
@@ -301,11 +303,12 @@ class PET(nn.Module):
                 with context(taken):
                     x = x + self.local(rows.take(seen), self.coordinates, rows)
             entered = x.clone() if runs_half(x, rows, self.config.heads) else x  # those blocks work in place
-            for block in self.blocks:
-                x = block(x, rows)
+            with context(x) if is_narrow(width) else nullcontext():
+                for block in self.blocks:
+                    x = block(x, rows)
             return x + entered
 
-        return layout.apply(run, width=self.film.in_features)
+        return layout.apply(run, width=width)
 
     def _with_phantoms(self, features: Tensor, mask: Tensor) -> Tensor:
         """Real slots, and all slots of an event with too few of them, if padding is not zero there."""
