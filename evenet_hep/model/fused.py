@@ -20,11 +20,12 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from evenet_hep.model import kernels_training as kernels
+from evenet_hep.model import kernels_training
 from evenet_hep.model.streams import share
 from evenet_hep.model.vectors16 import LANES
 
 Starts = npt.NDArray[np.int64]
+kernels: Any = kernels_training  # compiled functions, of which type checkers know little
 LEAST = 2**14  # numbers below which a thread has too little to do
 
 
@@ -59,7 +60,7 @@ def gelu_dropout(x: Tensor, probability: float = 0.0) -> Tensor:
     >>> gelu_dropout(x).tolist()
     [[-0.15865525603294373, 0.8413447737693787]]
     """
-    result: Tensor = _GeluDropout.apply(x, *_chance(probability))
+    result: Tensor = _apply(_GeluDropout, x, *_chance(probability))
     return result
 
 
@@ -79,19 +80,19 @@ def gelu_of_pairs(there: Tensor, here: Tensor, row: Tensor, starts: Starts) -> T
     -------
     Tensor, shape (K, R, H)
     """
-    result: Tensor = _GeluOfPairs.apply(there, here, row, starts)
+    result: Tensor = _apply(_GeluOfPairs, there, here, row, starts)
     return result
 
 
 def weighted_gelu(pairs: Tensor, part: Tensor) -> Tensor:
     """Sum over the first axis of weights times GELU: (K, R, D) and (K, R) to (R, D)."""
-    result: Tensor = _WeightedGelu.apply(pairs, part)
+    result: Tensor = _apply(_WeightedGelu, pairs, part)
     return result
 
 
 def add_scaled(x: Tensor, update: Tensor, scale: Tensor, keep: Tensor) -> Tensor:
     """``x`` + keep scale update, for rows (R, D), one scale per column and one ``keep`` per row."""
-    result: Tensor = _AddScaled.apply(x, update, scale, keep)
+    result: Tensor = _apply(_AddScaled, x, update, scale, keep)
     return result
 
 
@@ -114,7 +115,7 @@ def attend(projected: Tensor, starts: Starts, heads: int, probability: float = 0
     Tensor, shape (R, D)
         By channel, too.
     """
-    result: Tensor = _Attend.apply(projected, starts, heads, *_chance(probability))
+    result: Tensor = _apply(_Attend, projected, starts, heads, *_chance(probability))
     return result
 
 
@@ -134,7 +135,12 @@ def gate(update: Tensor, old: Tensor, state: Tensor, weight: Tensor, bias: Tenso
     bias : Tensor, shape (D,)
         b.
     """
-    result: Tensor = _Gate.apply(update, old, state, weight, bias)
+    result: Tensor = _apply(_Gate, update, old, state, weight, bias)
+    return result
+
+
+def _apply(function: Any, *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)
     return result
 
 

@@ -120,7 +120,7 @@ def test_processes_absent_from_a_batch_leave_no_weight_without_gradient(
     module.training_step(without, 0).backward()
     missing = [n for n, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
     assert missing == []
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)  # type: ignore[attr-defined]
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
         step = torch.nn.parallel.DistributedDataParallel(Step(module))
