@@ -5,8 +5,9 @@ happens the same way in every event; so each weight is held as a sum of two numb
 with both are added, in single precision, before anything is rounded. Rows between the layers stay in single precision;
 so do the norms, the softmax and the scales. What is rounded, once each, is what goes into and comes out of a product.
 
-The rest of the network stays in single precision: the local branch, whose choice of neighbours is a decision that a
-small change can turn over, and the gates and heads, which act few times and on everything at once.
+Networks of up to 128 numbers per object stay in single precision altogether: products are not what takes their time. So
+does the rest of a wide network: the local branch, whose choice of neighbours is a decision that a small change can turn
+over, and the gates and heads, which act few times and on everything at once.
 """
 
 from __future__ import annotations
@@ -20,20 +21,32 @@ from torch import Tensor, nn
 
 from evenet_hep.model import kernels
 from evenet_hep.model.packed import HAS_AVX512, packed_for
+from evenet_hep.model.vectors16 import fits
 
 if TYPE_CHECKING:
     from evenet_hep.model.layers import Attention, FeedForward
     from evenet_hep.model.packing import Rows
     from evenet_hep.model.pet import TransformerBlock
 
+NARROW = 128  # networks up to this width gain a tenth at most, for which they need not be rounded
 HAS_BFLOAT16 = HAS_AVX512 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def runs_half(x: Tensor, layout: Rows) -> bool:
-    """Whether blocks are asked for, and can be had, in bfloat16: inference under autocast on such a processor."""
+def is_narrow(width: int) -> bool:
+    """Whether a network of this width stays in single precision on processors."""
+    return width <= NARROW
+
+
+def runs_half(x: Tensor, layout: Rows, heads: int) -> bool:
+    """Whether blocks of so many heads are asked for, and can be had, in bfloat16.
+
+    They are for inference under autocast, on processors that multiply matrices of it, in wide networks.
+    """
     return (
         HAS_BFLOAT16
         and layout.starts is not None
+        and not is_narrow(x.shape[-1])
+        and fits(x.shape[-1], heads)
         and not torch.compiler.is_compiling()
         and x.dtype == torch.float32
         and not torch.is_grad_enabled()

@@ -21,11 +21,14 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from evenet_hep.model.vectors16 import LANES, add_weighted, divide_by_sum, dot, lanes, subtract_largest
+
 Array = npt.NDArray[Any]
 
 # No promise that numbers are finite: what is not has to stay visible.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
 f32 = np.float32
+BLOCK = 64  # numbers that a processor works on in one round of a long loop
 
 FAR = 999.0  # what the published network adds to the coordinates of padded slots
 
@@ -119,79 +122,80 @@ def _most_slots(starts: Array) -> int:
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def _attend_one(query: Array, memory: Array, heads: int, score: Array, product: Array, update: Array) -> None:
-    # Keys and values are the last columns of the memory. The inner loops run over all channels of all heads: one of a
-    # small constant length would be unrolled instead.
-    slots, width = len(memory), len(query)
-    first = memory.shape[1] - 2 * width
-    scale = ONE / np.sqrt(f32(width // heads))
-    top, norm = score[-2], score[-1]
-    for h in range(heads):
-        top[h] = -np.inf
-        norm[h] = ZERO
-    for j in range(slots):
-        key = memory[j, first : first + width]
-        for c in range(width):
-            product[c] = query[c] * key[c]
-        channels = width // heads
-        while channels > 1:
-            half = (channels + 1) // 2
-            rest = product[half * heads : channels * heads]
-            for c in range(len(rest)):
-                product[c] += rest[c]
-            channels = half
-        here = score[j]
-        for h in range(heads):
-            here[h] = product[h] * scale
-            top[h] = max(top[h], here[h])
-    for j in range(slots):
-        here = score[j]
-        for h in range(heads):
-            here[h] = _exp(here[h] - top[h])
-            norm[h] += here[h]
-    for c in range(width):
-        update[c] = ZERO
-    for j in range(slots):
-        value, here = memory[j, first + width :], score[j]
-        for h in range(heads):
-            product[h] = here[h] / norm[h]
-        filled = heads
-        while filled < width:
-            more = product[filled : min(2 * filled, width)]
-            for c in range(len(more)):
-                more[c] = product[c]
-            filled *= 2
-        for c in range(width):
-            update[c] += product[c] * value[c]
+def _exponentials(score: Array, number: int, scale: float) -> None:
+    # All of an event at once, and some that are none: short loops, and ends of loops, are slow.
+    size = score.dtype.type(scale)
+    for c in range((number + BLOCK - 1) // BLOCK * BLOCK):
+        score[c] = _exp(score[c] * size)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
-def _attend_event(rows: Array, heads: int, score: Array, product: Array, out: Array) -> None:
-    for i in range(len(out)):
-        _attend_one(rows[i, : out.shape[1]], rows, heads, score, product, out[i])
+def _soften(score: Array, queries: int, slots: int, width: int, heads: int, spare: Array) -> None:
+    # Weights of attention from scores (queries, slots, lanes), in place.
+    wide = lanes(heads)
+    for i in range(queries):
+        subtract_largest(score, i * slots * wide, slots, wide, spare)
+    _exponentials(score, queries * slots * wide, 1 / np.sqrt(width // heads))
+    for i in range(queries):
+        divide_by_sum(score, i * slots * wide, slots, wide, spare)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
+def _attend_event(
+    rows: Array,
+    start: int,
+    slots: int,
+    width: int,
+    heads: int,
+    score: Array,
+    spare: Array,
+    out: Array,
+    out_at: int,
+) -> None:
+    wide, first, stride = lanes(heads), start * 3 * width, 3 * width
+    for i in range(slots):
+        for j in range(slots):
+            key_at, at = first + j * stride + width, (i * slots + j) * wide
+            dot(rows, first + i * stride, rows, key_at, width, heads, score, at)
+    _soften(score, slots, slots, width, heads, spare)
+    out[out_at : out_at + slots * width] = ZERO
+    for i in range(slots):
+        for j in range(slots):
+            value_at, at = first + j * stride + 2 * width, (i * slots + j) * wide
+            add_weighted(score, at, rows, value_at, width, heads, out, out_at + i * width)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def attend_from_outside(query: Array, memory: Array, starts: Array, heads: int, out: Array) -> None:
     """Attention of one query per event (E, D) to the rows of the event: keys and values side by side, (R, 2D)."""
-    score = np.empty((_most_slots(starts) + 2, heads), np.float32)
-    product = np.empty(out.shape[1], np.float32)
+    width, wide, stride = out.shape[1], lanes(heads), 2 * out.shape[1]
+    score, spare = np.zeros(_most_slots(starts) * wide + BLOCK, np.float32), np.empty(LANES, np.float32)
+    queries, rows, result = query.reshape(-1), memory.reshape(-1), out.reshape(-1)
     for e in range(len(starts) - 1):
-        event = memory[starts[e] : starts[e + 1]]
-        _attend_one(query[e], event, heads, score, product, out[e])
+        slots, first = starts[e + 1] - starts[e], starts[e] * stride
+        for j in range(slots):
+            dot(queries, e * width, rows, first + j * stride, width, heads, score, j * wide)
+        _soften(score, 1, slots, width, heads, spare)
+        result[e * width : (e + 1) * width] = ZERO
+        for j in range(slots):
+            value_at = first + j * stride + width
+            add_weighted(score, j * wide, rows, value_at, width, heads, result, e * width)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
 def attend(projected: Array, starts: Array, heads: int, out: Array) -> None:
     """Attention of the rows of each event to each other.
 
-    Takes queries, keys and values side by side, shape (R, 3D); the result has shape (R, D); both by channel.
+    Takes queries, keys and values side by side, shape (R, 3D); the result has shape (R, D); both by channel, for heads
+    that :func:`~evenet_hep.model.vectors16.fits`.
     """
-    score = np.empty((_most_slots(starts) + 2, heads), np.float32)
-    product = np.empty(out.shape[1], np.float32)
+    width = out.shape[1]
+    score = np.zeros(_most_slots(starts) ** 2 * lanes(heads) + BLOCK, np.float32)
+    spare = np.empty(LANES, np.float32)
+    rows, result = projected.reshape(-1), out.reshape(-1)
     for e in range(len(starts) - 1):
-        start, end = starts[e], starts[e + 1]
-        _attend_event(projected[start:end], heads, score, product, out[start:end])
+        start, slots = starts[e], starts[e + 1] - starts[e]
+        _attend_event(rows, start, slots, width, heads, score, spare, result, start * width)
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=FAST)
@@ -201,8 +205,7 @@ def attend_half(projected: Array, bias: Array, starts: Array, heads: int, out: A
     The bias (3D,) of the projection is added here.
     """
     most, width = _most_slots(starts), out.shape[1]
-    score = np.empty((most + 2, heads), np.float32)
-    product = np.empty(width, np.float32)
+    score, spare = np.zeros(most**2 * lanes(heads) + BLOCK, np.float32), np.empty(LANES, np.float32)
     rows, update = np.empty((most, 3 * width), np.float32), np.empty((most, width), np.float32)
     for e in range(len(starts) - 1):
         start, slots = starts[e], starts[e + 1] - starts[e]
@@ -210,7 +213,7 @@ def attend_half(projected: Array, bias: Array, starts: Array, heads: int, out: A
             given, row = projected[start + i], rows[i]
             for c in range(3 * width):
                 row[c] = _single(given[c]) + bias[c]
-        _attend_event(rows[:slots], heads, score, product, update[:slots])
+        _attend_event(rows.reshape(-1), 0, slots, width, heads, score, spare, update.reshape(-1), 0)
         for i in range(slots):
             found, result = update[i], out[start + i]
             for c in range(width):

@@ -21,8 +21,9 @@ import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
 from evenet_hep.errors import ConfigError
-from evenet_hep.model import kernels
+from evenet_hep.model import fused, kernels
 from evenet_hep.model.packed import FEW_ROWS, HAS_AVX512, Packing, packed_for
+from evenet_hep.model.vectors16 import fits
 
 if TYPE_CHECKING:
     from evenet_hep.model.packing import Rows
@@ -67,8 +68,12 @@ class Linear(Packing, nn.Linear):
             return F.linear(x, self.weight, self.bias)
         return multiply(x, self._weight(x), self.bias)
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """GELU of the result."""
+    def gelu(self, x: Tensor, dropout: float = 0.0) -> Tensor:
+        """GELU of the result, of which some numbers are dropped."""
+        if fused.trains_kernels(x):
+            return fused.gelu_dropout(self(x), dropout)
+        if dropout:
+            return F.dropout(F.gelu(self(x)), dropout)
         if not (HAS_AVX512 and runs_kernels(x) and self.weight.dtype == x.dtype):
             return F.gelu(self(x))
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight(x), self.bias, "gelu", [], "none")
@@ -140,8 +145,11 @@ class Attention(Packing):
         """
         if isinstance(allowed, tuple):  # rows
             # Sizes are asked last: in an export they are symbols that a question would narrow.
-            if allowed.starts is not None and runs_kernels(query) and _are_short(allowed):
-                return self._attend_rows(query, allowed.starts)
+            if allowed.starts is not None and _are_short(allowed) and fits(self.width, self.heads):
+                if fused.trains_kernels(query):
+                    return self._train_on_rows(query, allowed.starts)
+                if runs_kernels(query) and not (self.training and self.dropout):
+                    return self._attend_rows(query, allowed.starts)
             parts = zip(allowed.split(self.project_in(query)), allowed.groups, strict=True)
             updates = [self._attend(part, group.allowed).flatten(0, 1) for part, group in parts]
             update = updates[0] if len(updates) == 1 else torch.cat(updates)
@@ -162,6 +170,17 @@ class Attention(Packing):
         update = torch.empty_like(query)
         kernels.attend(projected.numpy(), starts, self.heads, update.numpy())
         return multiply(update, weight_out, self.project_out.bias)
+
+    def _train_on_rows(self, query: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
+        bias = self._channels_first(self.project_in.bias)
+        projected = F.linear(query, self._channels_first(self.project_in.weight), bias)
+        update = fused.attend(projected, starts, self.heads, self.dropout if self.training else 0.0)
+        weight_out = self.project_out.weight.unflatten(1, (self.heads, -1)).transpose(1, 2).flatten(1)
+        return F.linear(update, weight_out, self.project_out.bias)
+
+    def _channels_first(self, x: Tensor) -> Tensor:
+        ordered: Tensor = x.unflatten(0, (3, self.heads, -1)).transpose(1, 2).flatten(0, 2)
+        return ordered
 
     def from_outside(self, query: Tensor, memory: Tensor, starts: npt.NDArray[np.int64]) -> Tensor:
         """One update per event for inference on processors: its query (E, D) attends the rows (R, D) of the event."""
@@ -243,6 +262,10 @@ class Gate(nn.Module):
         """The state after the update; both have shape (..., D)."""
         if runs_kernels(state) and state.is_contiguous():
             return self._mixed(update, state)
+        if fused.trains_kernels(state) and not is_autocast(state.device):
+            new, old = self.from_update(update).flatten(0, -2), self.from_state(state).flatten(0, -2)
+            mixed = fused.gate(new, old, state.flatten(0, -2), self.from_reset.weight, self.bias)
+            return mixed.view_as(state)
         update_r, update_z, update_g = self.from_update(update).chunk(3, dim=-1)
         state_r, state_z = self.from_state(state).chunk(2, dim=-1)
         r = torch.sigmoid(update_r + state_r)
@@ -311,8 +334,9 @@ class GatedBlock(nn.Module):
         return self._gated(x)
 
     def _gated(self, x: Tensor) -> Tensor:
-        update = self.dropout(self.expand.gelu(self.norm(x)))
-        update = self.dropout(self.project.gelu(update))
+        dropout = self.dropout.p if self.training else 0.0
+        update = self.expand.gelu(self.norm(x), dropout)
+        update = self.project.gelu(update, dropout)
         result: Tensor = update if self.gate is None else self.gate(update, self.skip(x))
         return result
 
@@ -334,7 +358,8 @@ class FeedForward(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """One vector per vector: (..., D) to (..., D)."""
         expand, project = self.linears
-        result: Tensor = project(self[2](expand.gelu(x)))
+        dropout = cast("nn.Dropout", self[2])
+        result: Tensor = project(expand.gelu(x, dropout.p if dropout.training else 0.0))
         return result
 
     @property
@@ -379,9 +404,41 @@ def drop_path(update: Tensor, *, probability: float, training: bool, layout: Row
         return update
     if layout is None:
         keep = update.new_empty((update.shape[0],) + (1,) * (update.ndim - 1)).bernoulli_(1 - probability)
-    else:
-        keep = layout.spread(update.new_empty(layout.mask.shape[0], 1).bernoulli_(1 - probability))
-    return update * (keep / (1 - probability))
+        return update * (keep / (1 - probability))
+    return update * _kept_rows(update, probability, layout)
+
+
+def _kept_rows(x: Tensor, probability: float, layout: Rows) -> Tensor:
+    # Factor of each row (R, 1): the same for all rows of an event.
+    keep = x.new_empty(layout.mask.shape[0], 1).bernoulli_(1 - probability)
+    return layout.spread(keep / (1 - probability))
+
+
+def add_branch(
+    x: Tensor, update: Tensor, scale: Tensor, *, drop_path: float, training: bool, layout: Rows
+) -> Tensor:
+    """Rows (R, D) plus the scaled update of a residual branch, which some events go without in training.
+
+    Parameters
+    ----------
+    x, update : Tensor, shape (R, D)
+        Rows and their update.
+    scale : Tensor, shape (D,)
+        Of each column of the update.
+    drop_path : float
+        Chance of an event to go without, see :func:`drop_path`.
+    training : bool
+        False leaves nothing out.
+    layout : Rows
+        Which event each row belongs to.
+    """
+    if fused.trains_kernels(x):
+        is_random = training and drop_path > 0
+        keep = _kept_rows(x, drop_path, layout)[:, 0] if is_random else x.new_ones(len(x))
+        return fused.add_scaled(x, update, scale, keep)
+    if training and drop_path > 0:
+        update = update * _kept_rows(update, drop_path, layout)
+    return torch.addcmul(x, update, scale)
 
 
 def attendable(mask: Tensor) -> Tensor:

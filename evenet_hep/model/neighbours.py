@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model import kernels
+from evenet_hep.model import fused, kernels
 from evenet_hep.model.kernels import FAR
 from evenet_hep.model.layers import Linear, multiply, runs_kernels, single_precision
 from evenet_hep.model.packed import Packing, packed_for
@@ -31,10 +31,13 @@ class Neighbours(NamedTuple):
         Rows of the neighbours.
     is_real : bool Tensor, shape (K, R), or None
         False for an entry of ``row`` that only fills the table; None if all of them count.
+    starts : int array, shape (events + 1,), or None
+        First row of each event, and the end, if neighbours are known to be rows of the same event or the last one.
     """
 
     row: Tensor
     is_real: Tensor | None
+    starts: npt.NDArray[np.int64] | None = None
 
 
 class NeighbourLayer(Packing):
@@ -59,6 +62,9 @@ class NeighbourLayer(Packing):
     def forward(self, x: Tensor, neighbours: Neighbours) -> Tensor:
         """Rows (R, width_out) of rows (R, width_in)."""
         k, rows = neighbours.row.shape
+        if neighbours.starts is not None and fused.trains_kernels(x):
+            pairs = fused.gelu_of_pairs(self.neighbour(x), self.own(x), neighbours.row, neighbours.starts)
+            return fused.weighted_gelu(self.project(pairs), self._parts(x, neighbours))
         if runs_kernels(x):
             pairs = self._pairs(x, neighbours.row)
         else:
@@ -73,6 +79,13 @@ class NeighbourLayer(Packing):
             return pairs.mean(dim=0, dtype=x.dtype)
         weight = neighbours.is_real.to(x.dtype)[..., None]
         return (pairs * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)
+
+    def _parts(self, x: Tensor, neighbours: Neighbours) -> Tensor:
+        # Weight of each neighbour in the mean (K, R).
+        if neighbours.is_real is None:
+            return x.new_full(neighbours.row.shape, 1 / max(len(neighbours.row), 1))
+        weight = neighbours.is_real.to(x.dtype)
+        return weight / weight.sum(dim=0).clamp(min=1)
 
     def _pairs(self, x: Tensor, row: Tensor) -> Tensor:
         sources = self.neighbour.weight, self.own.weight, self.own.bias
@@ -141,7 +154,8 @@ class LocalBranch(nn.Module):
 
     @torch.no_grad()
     def _find(self, coordinates: Tensor, layout: Rows, has_row: bool) -> Neighbours:
-        if layout.starts is not None and runs_kernels(coordinates):
+        is_single = coordinates.device.type == "cpu" and coordinates.dtype == torch.float32
+        if layout.starts is not None and is_single and not torch.compiler.is_compiling():
             return self._nearest(coordinates, layout.starts)
         found = []
         phantom = coordinates[-1] if has_row else None
@@ -164,8 +178,9 @@ class LocalBranch(nn.Module):
         row = torch.full((number, rows), rows - 1)  # a phantom is its own neighbour
         kernels.nearest(coordinates.contiguous().numpy(), starts, phantom, row.numpy())
         if self.has_phantoms or 0 < number < slots.min():
-            return Neighbours(row, None)
-        return Neighbours(row.clamp(min=0), row >= 0)
+            return Neighbours(row, None, starts)
+        # What fills the table has no weight, and stays within its event.
+        return Neighbours(torch.where(row < 0, torch.arange(rows), row), row >= 0, starts)
 
 
 def _join(found: Sequence[Neighbours], layout: Rows, has_row: bool) -> Neighbours:
@@ -176,7 +191,7 @@ def _join(found: Sequence[Neighbours], layout: Rows, has_row: bool) -> Neighbour
     most = max(len(neighbours.row) for neighbours in found)
     is_full = all(neighbours.is_real is None and len(neighbours.row) == most for neighbours in found)
     rows, is_real, start = [], [], 0
-    for (row, real), size in zip(found, sizes, strict=True):
+    for (row, real, _), size in zip(found, sizes, strict=True):
         shifted = torch.where(row < size, row + start, sum(sizes)) if has_row else row + start
         missing = (0, 0, 0, most - len(row))
         rows.append(F.pad(shifted, missing))

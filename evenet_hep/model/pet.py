@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor, nn
 
-from evenet_hep.model.half import run_half, runs_half
+from evenet_hep.model.half import is_narrow, run_half, runs_half
 from evenet_hep.model.layers import (
     Attention,
     FeedForward,
     Linear,
-    drop_path,
+    add_branch,
     require,
     require_probability,
     single_precision,
@@ -185,7 +185,7 @@ class TransformerBlock(Packing):
 
     def forward(self, x: Tensor, layout: Rows) -> Tensor:
         """Rows (R, D) of rows (R, D), in place where it runs in bfloat16."""
-        if runs_half(x, layout):
+        if runs_half(x, layout, self.attention.heads):
             run_half(self, x, layout)
             return x if self.adapter is None else x + self.adapter(x)
         x = self._add(x, self.attention(self.attention_norm(x), layout), self.attention_scale, layout)
@@ -193,8 +193,7 @@ class TransformerBlock(Packing):
         return x if self.adapter is None else x + self.adapter(x)
 
     def _add(self, x: Tensor, update: Tensor, scale: Tensor, layout: Rows) -> Tensor:
-        update = drop_path(update, probability=self.drop_path, training=self.training, layout=layout)
-        return torch.addcmul(x, update, scale)
+        return add_branch(x, update, scale, drop_path=self.drop_path, training=self.training, layout=layout)
 
 
 class PET(nn.Module):
@@ -286,6 +285,8 @@ class PET(nn.Module):
             film = self.film(self.time_embedding(time))[:, None]  # (B, 1, 2D)
             film = film.expand(-1, mask.shape[1], -1) if time_mask is None else film * time_mask[..., None]
 
+        width = self.film.in_features
+
         def context(x: Tensor) -> AbstractContextManager[object]:
             # On processors, neighbours are chosen, and their numbers added, in single precision.
             is_single = x.device.type == "cpu" and not torch.is_grad_enabled()
@@ -301,12 +302,13 @@ class PET(nn.Module):
             if self.local is not None:
                 with context(taken):
                     x = x + self.local(rows.take(seen), self.coordinates, rows)
-            entered = x.clone() if runs_half(x, rows) else x  # those blocks work in place
-            for block in self.blocks:
-                x = block(x, rows)
+            entered = x.clone() if runs_half(x, rows, self.config.heads) else x  # those blocks work in place
+            with context(x) if is_narrow(width) else nullcontext():
+                for block in self.blocks:
+                    x = block(x, rows)
             return x + entered
 
-        return layout.apply(run, width=self.film.in_features)
+        return layout.apply(run, width=width)
 
     def _with_phantoms(self, features: Tensor, mask: Tensor) -> Tensor:
         """Real slots, and all slots of an event with too few of them, if padding is not zero there."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 Piece = TypeVar("Piece")
@@ -50,6 +52,26 @@ def in_streams(function: Callable[[Piece], Result], pieces: Sequence[Piece]) -> 
             return function(piece)
 
     return list(_pool(threads, os.getpid()).map(run, pieces))
+
+
+def share(function: Callable[[int, int, int], None], bounds: npt.NDArray[np.int64]) -> None:
+    """Let threads work on parts of the same arrays: call ``function(i, bounds[i], bounds[i + 1])`` for each i.
+
+    Parameters
+    ----------
+    function : callable
+        Lets go of the interpreter, as compiled kernels do; writes into rows of its own.
+    bounds : int array, shape (parts + 1,)
+        No more parts than threads. The first one is done here.
+    """
+    parts = list(zip(range(len(bounds) - 1), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+    if len(parts) == 1:
+        return function(*parts[0])
+    others = [_pool(torch.get_num_threads(), os.getpid()).submit(function, *part) for part in parts[1:]]
+    function(*parts[0])
+    for other in others:
+        other.result()
+    return None
 
 
 @functools.cache

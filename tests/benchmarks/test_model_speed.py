@@ -26,6 +26,8 @@ BATCH = int(os.environ.get("EVENET_BENCHMARK_BATCH", "1024"))
 THREADS = int(os.environ.get("EVENET_BENCHMARK_THREADS", "2"))
 ROUNDS = int(os.environ.get("EVENET_BENCHMARK_ROUNDS", "3"))
 
+HAS_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
 Case = Callable[[], object]
 
 
@@ -66,10 +68,15 @@ def networks(tools: ModuleType, folder: Path) -> tuple[nn.Module | None, EveNet]
     return reference, import_published(folder / "random.ckpt").model
 
 
-def matrix_rate() -> float:
-    """Floating-point operations per second of one large product of matrices."""
-    a = torch.randn(2048, 2048)
-    return 2 * 2048**3 / medians({"": lambda: a @ a}, 5)[""]
+def matrix_rate(dtype: torch.dtype) -> float:
+    """Floating-point operations per second of large products of matrices, by the faster of two libraries."""
+    a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
+    cases: dict[str, Case] = {"PyTorch": lambda: a @ b}
+    if torch.backends.mkldnn.is_available():
+        packed = torch.ops.mkldnn._reorder_linear_weight(b, len(a))
+        cases["oneDNN"] = lambda: torch.ops.mkldnn._linear_pointwise(a, packed, None, "none", [], "")
+    with torch.inference_mode():
+        return 2 * 2048**3 / min(medians(cases, 9).values())
 
 
 def medians(cases: dict[str, Case], rounds: int) -> dict[str, float]:
@@ -95,24 +102,35 @@ def linear_operations(x: list[int], weight: list[int], *_: object, **__: object)
 COUNTED = {torch.ops.mkldnn._linear_pointwise: linear_operations}
 
 
+def count_operations(run: Case) -> int:
+    """Of all products of matrices. The counter sees its own thread alone, so that there may be no other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
+        run()
+    torch.set_num_threads(before)
+    total: int = counter.get_total_flops()
+    return total
+
+
 def report(cases: dict[str, Case]) -> None:
     """Print events per second, and how many operations they take at which part of the matrix rate.
 
     Counted are products of matrices; attention in compiled kernels, less than a hundredth of them, is not.
     """
-    rate = matrix_rate()
-    operations = {}
-    for name, run in cases.items():
-        with FlopCounterMode(display=False, custom_mapping=COUNTED) as counter:
-            run()
-        operations[name] = counter.get_total_flops()
+    has_bfloat16 = any("bf16" in name for name in cases)
+    rates = {kind: matrix_rate(kind) for kind in (torch.float32, *([torch.bfloat16] if has_bfloat16 else []))}
+    operations = {name: count_operations(run) for name, run in cases.items()}
     seconds = medians(cases, ROUNDS)
     first = next(iter(seconds.values()))
-    print(f"\n{THREADS} threads, matrix rate {rate / 1e9:.0f} GFLOP/s")
+    print(f"\n{THREADS} threads")
+    for kind, rate in rates.items():
+        print(f"matrix rate {rate / 1e9:.0f} GFLOP/s in {str(kind).removeprefix('torch.')}")
     for name, value in seconds.items():
+        rate = rates[torch.float32]
         print(
             f"{name:24s} {BATCH / value:7.0f} events/s {first / value:6.2f} times"
-            f" {operations[name] / BATCH / 1e6:8.0f} MFLOP/event {operations[name] / value / rate:6.2f} of the rate"
+            f" {operations[name] / BATCH / 1e6:8.0f} MFLOP/event {operations[name] / value / rate:6.2f} of the rate in float32"
         )
 
 
@@ -132,7 +150,7 @@ def test_inference_speed(tmp_path: Path) -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             model(objects, mask, event_features)
 
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if HAS_BFLOAT16:
         cases["ours, bf16"] = with_bf16
     with torch.inference_mode():
         report(cases)
@@ -146,12 +164,14 @@ def test_training_speed(tmp_path: Path) -> None:
     objects, mask, event_features = tools.events(multiplicities(BATCH), seed=0)
     labels = torch.randint(len(schema.classes), (BATCH,), generator=torch.Generator().manual_seed(1))
 
-    def training_step(network: nn.Module, logits: Callable[[], Tensor]) -> Case:
+    def training_step(network: nn.Module, logits: Callable[[], Tensor], *, half: bool = False) -> Case:
         optimiser = torch.optim.AdamW(network.train().parameters(), lr=1e-5)
 
         def run() -> None:
             optimiser.zero_grad()
-            F.cross_entropy(logits(), labels).backward()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                found = logits()
+            F.cross_entropy(found, labels).backward()
             optimiser.step()
 
         return run
@@ -160,5 +180,12 @@ def test_training_speed(tmp_path: Path) -> None:
     if reference is not None:
         x, y = tools.logged(objects, schema.objects), tools.logged(event_features, schema.event_features)
         cases["reference"] = training_step(reference, lambda: reference(x, mask, y))
-    cases["ours"] = training_step(model, lambda: model(objects, mask, event_features)["classification"])
+
+    def ours() -> Tensor:
+        found: Tensor = model(objects, mask, event_features)["classification"]
+        return found
+
+    cases["ours"] = training_step(model, ours)
+    if HAS_BFLOAT16:
+        cases["ours, bf16"] = training_step(model, ours, half=True)
     report(cases)

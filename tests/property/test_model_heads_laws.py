@@ -380,7 +380,7 @@ def totals(objects: Tensor, mask: Tensor, met: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_shipped_network_in_bfloat16() -> None:
-    """No probability changes by 0.01; over 75 784 generated events of 19 processes the most was 0.0005."""
+    """It is narrow and stays in single precision; rounded, no probability would change by more than 0.0005."""
     generator = torch.Generator().manual_seed(0)
     number, most = 400, 8
     uniform = torch.rand(8, number, most, generator=generator)
@@ -396,8 +396,7 @@ def test_shipped_network_in_bfloat16() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = demo()(*given)["classification"].float().softmax(dim=1)
     change = (mixed - exact).abs().amax(dim=1)
-    assert float(change.max()) < 0.002  # a fifth of what is promised; measured 0.0002
-    assert float(change.max()) > 1e-5  # half precision was used
+    assert float(change.max()) < 1e-5
 
 
 @functools.cache

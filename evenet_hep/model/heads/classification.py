@@ -22,6 +22,7 @@ from evenet_hep.model.layers import (
     single_precision,
 )
 from evenet_hep.model.packing import arrange
+from evenet_hep.model.vectors16 import fits
 
 IGNORED = -1  # label of an event without a class
 
@@ -113,7 +114,8 @@ class ClassificationHead(nn.Module):
         return logits
 
     def _ask(self, objects: Tensor, mask: Tensor, event: Tensor) -> Tensor:
-        layout = arrange(mask) if runs_kernels(objects) else None
+        is_compiled = runs_kernels(objects) and fits(self.attention.width, self.attention.heads)
+        layout = arrange(mask) if is_compiled else None
         if layout is None or layout.slot is None or layout.starts is None or not mask.any(dim=1).all():
             update: Tensor = self.attention(event[:, None], attendable(mask), self.object_norm(objects))
             return update[:, 0]

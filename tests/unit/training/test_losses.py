@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,39 @@ def test_what_is_frozen_as_idle_is_what_gets_no_gradient(
     idle = set(freeze_idle(model, config))
     assert idle <= without
     assert all(n.split(".")[0] in ("assignment", "segmentation") for n in without - idle), without - idle
+
+
+class Step(torch.nn.Module):
+    """A training step as DDP sees it."""
+
+    def __init__(self, module: TrainingModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: TensorBatch) -> torch.Tensor:
+        return self.module.training_step(batch, 0)
+
+
+def test_processes_absent_from_a_batch_leave_no_weight_without_gradient(
+    make_events: Make, make_network: Make, make_settings: Make, tmp_path: Path
+) -> None:
+    """DDP waits for every weight in every step; it stops a run in which one had no gradient in the step before."""
+    events = make_events(32)
+    batch = batch_of(events)
+    without = TensorBatch(*(each[batch.label == 1] for each in batch))
+    weights = LossWeights.only("classification", "assignment", "detection", "segmentation_focal")
+    module = TrainingModule(make_network(), make_settings(weights, 1), topology=events.topology)
+    module.training_step(without, 0).backward()
+    missing = [n for n, p in module.model.named_parameters() if p.requires_grad and p.grad is None]
+    assert missing == []
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)  # type: ignore[attr-defined]
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        step = torch.nn.parallel.DistributedDataParallel(Step(module))
+        for each in (without, batch, without):
+            step(each).backward()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_time_is_frozen_without_noise(make_network: Make, make_settings: Make) -> None:
