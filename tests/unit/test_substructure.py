@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def wta_axes(columns: FloatArray, n_axes: int) -> FloatArray:
 def test_winner_take_all_against_its_definition() -> None:
     offsets, columns = toy_jets()
     found = jet_substructure(offsets, *columns, axes="wta_kt", radius=0.8)
-    for jet, (start, stop) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for jet, (start, stop) in enumerate(itertools.pairwise(offsets)):
         for k in range(3):
             inside = columns[:, start:stop]
             expected = tau_of(inside, wta_axes(inside, k + 1), 0.8) if stop - start > k + 1 else 0.0
@@ -78,7 +79,7 @@ def test_one_pass_axes_are_minima() -> None:
 
     offsets, columns = toy_jets(seed=3)
     tau = jet_substructure(offsets, *columns).tau
-    for jet, (start, stop) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for jet, (start, stop) in enumerate(itertools.pairwise(offsets)):
         inside = columns[:, start:stop]
         if stop - start < 2:
             continue
