@@ -194,7 +194,7 @@ def events_of(path: Path) -> ak.Array:
     tables = ("FatJet", "Jet", "PFCand", "FatJetPFCand", "JetPFCand", "GenPart")
     with uproot.open(path) as file:
         tree = file["Events"]
-        names = [name for name in tree if "_" in name]
+        names = [name for name in tree.keys() if "_" in name]  # noqa: SIM118  a tree is no dict
         records = {
             t: ak.zip({n.removeprefix(f"{t}_"): tree[n].array() for n in names if n.startswith(f"{t}_")}) for t in tables
         }  # fmt: skip
