@@ -90,7 +90,13 @@ class JetTable(NamedTuple):
     def take(self, rows: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> JetTable:
         """Some of the jets."""
         chosen = np.flatnonzero(rows) if rows.dtype == bool else rows
-        return JetTable(self.cloud[chosen], *(values[chosen] for values in self[1:]))
+        return JetTable(
+            self.cloud[chosen],
+            self.momentum[chosen],
+            self.substructure[chosen],
+            self.truth[chosen],
+            self.event[chosen],
+        )
 
 
 class JetPairs(NamedTuple):
@@ -238,8 +244,13 @@ def join_tables(parts: Sequence[JetTable]) -> JetTable:
         first.collections,
         np.concatenate([c.sizes for c in clouds]),
     )
-    rest = (np.concatenate([part[i] for part in parts]) for i in range(1, 5))
-    return JetTable(cloud, *rest)
+    return JetTable(
+        cloud,
+        np.concatenate([part.momentum for part in parts]),
+        np.concatenate([part.substructure for part in parts]),
+        np.concatenate([part.truth for part in parts]),
+        np.concatenate([part.event for part in parts]),
+    )
 
 
 def _read_file(path: Path, schema: EventSchema, selection: JetSelection) -> tuple[JetTable, int]:

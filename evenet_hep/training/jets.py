@@ -566,6 +566,6 @@ def split_rows(n: int, fractions: Sequence[float], *, seed: int) -> Iterator[npt
     [6, 2, 2]
     """
     order = np.random.default_rng(seed).permutation(n)
-    edges = np.cumsum([0, *(int(round(f * n)) for f in fractions)])
+    edges = np.cumsum([0, *(round(f * n) for f in fractions)])
     for start, stop in zip(edges, [*edges[1:], n], strict=True):
         yield order[start:stop]
