@@ -123,7 +123,8 @@ class JetKinematics(nn.Module):
             Standard normal numbers.
         """
         mixed = add_noise(self.jet_transform(jet_features), time, noise)
-        return (self(mixed.x, time, label) - mixed.velocity).square().mean()
+        found: Tensor = self(mixed.x, time, label)
+        return (found - mixed.velocity).square().mean()
 
     def save_pretrained(self, folder: str | Path, card: str | None = None) -> None:
         """Write weights, configuration and schema into a folder, all of it or nothing."""

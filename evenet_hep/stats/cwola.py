@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -200,7 +200,7 @@ def search_cwola(
             msg = f"the scorer must give a score per event; found {np.shape(values)} for {len(rows)}"
             raise InputError(msg)
         scores[rows] = values
-    options = {"edges": edges, "window": config.window, "background": config.background}
+    options: dict[str, Any] = {"edges": edges, "window": config.window, "background": config.background}
     rows = np.flatnonzero(inside)
     cuts = cut_and_count(
         m[rows], scores[rows], scores[side], background_efficiencies=config.efficiencies, **options
@@ -211,7 +211,7 @@ def search_cwola(
         truth = np.asarray(is_signal, bool)[window].astype(int)
         sic = maximum_sic(truth, scores[window], minimum_background=config.minimum_background)
     return CwolaSearch(
-        uncut=fit_sideband(m[rows], edges=edges, window=config.window, background=config.background),
+        uncut=fit_sideband(m[rows], **options),
         cuts=cuts,
         significance=float(max(fitted)) if fitted else float("nan"),
         rows=rows,

@@ -117,8 +117,8 @@ def network_scorer(
     """
 
     def score(window: IntArray, side_bands: IntArray) -> tuple[FloatArray, FloatArray]:
-        parts = (_rows(sample, torch.from_numpy(rows)) for rows in (window, side_bands))
-        return scores_out_of_fold(*parts, make, config=config, n_folds=n_folds, folder=folder)
+        first, second = (_rows(sample, torch.from_numpy(rows)) for rows in (window, side_bands))
+        return scores_out_of_fold(first, second, make, config=config, n_folds=n_folds, folder=folder)
 
     return score
 

@@ -38,7 +38,7 @@ VALIDATION = 2**31  # random numbers of validation come from a seed of their own
 TERMS = ("clean", "generation", "smeared")
 NEW_LAYERS = ("output.", "generator.label.")  # those that depend on the classes
 
-Model = TypeVar("Model", JetNetwork, JetKinematics)
+Model = TypeVar("Model", bound=JetNetwork | JetKinematics)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,8 @@ def sample_of(cloud: EventCloud, label: npt.ArrayLike, *, jets: int = 1) -> JetS
     tensors = [torch.from_numpy(x) for x in (cloud.objects, cloud.mask, cloud.event_features)]
     if jets > 1:
         tensors = [x.unflatten(0, (len(labels), jets)) for x in tensors]
-    return JetSample(*tensors, labels)
+    constituents, mask, features = tensors
+    return JetSample(constituents, mask, features, labels)
 
 
 def train_jets(
@@ -376,6 +377,7 @@ def _fit(
     steps = config.epochs * math.ceil(len(training.label) / config.batch_size)
     course = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
     signature = repr((config, model.config, model.schema.classes, len(training.label)))
+    state: _State
     state, best = _resume(home, model, optimizer, course, signature)
     while state.epoch < config.epochs and not 0 < config.patience <= state.waited:
         start = time.perf_counter()
@@ -429,7 +431,7 @@ def _train_epoch(
             msg = f"the loss is not finite in batch {number} of epoch {epoch}: {terms}"
             raise InputError(msg)
         optimizer.zero_grad()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         course.step()

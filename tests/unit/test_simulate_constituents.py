@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from evenet_hep.simulate.shards import SimulationSettings
 FloatArray = npt.NDArray[np.float64]
 
 
-def particles_of(rows: list[tuple[int, int, int, float, float, float]], events: list[int]) -> Particles:
+def particles_of(rows: Sequence[tuple[int, int, int, float, float, float]], events: list[int]) -> Particles:
     """Particles from (pdgId, status, mother, pt, eta, phi), massless."""
     pdg_id, status, mother = (np.array([row[i] for row in rows]) for i in range(3))
     pt, eta, phi = (np.array([row[i] for row in rows], float) for i in range(3, 6))
@@ -136,7 +136,7 @@ def jets_at(*directions: tuple[float, float]) -> Collection:
 def test_truth_of_tops_bosons_and_partons() -> None:
     # A top with a copy, its W with a copy, the three quarks; and a Higgs of two quarks far away.
     rows = [
-        (6, -22, -1, 500, 0.0, 0.0), (6, -62, 0, 500, 0.0, 0.0), (24, -22, 1, 300, 0.1, 0.1), (5, 23, 1, 200, -0.2, -0.2),
+        (6, -22, -1, 500.0, 0.0, 0.0), (6, -62, 0, 500, 0.0, 0.0), (24, -22, 1, 300, 0.1, 0.1), (5, 23, 1, 200, -0.2, -0.2),
         (24, -52, 2, 300, 0.1, 0.1), (2, 23, 4, 150, 0.2, 0.2), (-1, 23, 4, 150, 0.0, 0.1), (25, -22, -1, 400, 0.0, 3.0),
         (5, 23, 7, 200, 0.2, 3.0), (-5, 23, 7, 200, -0.2, 3.1),
     ]  # fmt: skip
