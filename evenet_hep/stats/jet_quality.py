@@ -59,8 +59,8 @@ def measure_jet_quality(
     n_batches, batch_size : int
         For the W1 distances, drawn with replacement (of jets; of constituents for ``w1_particles``).
     coverage_batches, coverage_size : int
-        For coverage, drawn without replacement: the square of ``coverage_size`` transport problems per batch, of
-        milliseconds each.
+        For coverage, drawn without replacement: the square of ``coverage_size`` transport problems per batch, each
+        a fraction of a millisecond.
     seed : int
 
     Returns
