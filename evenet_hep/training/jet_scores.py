@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +12,12 @@ import torch
 
 from evenet_hep.errors import InputError
 from evenet_hep.model.jets import JetNetwork
-from evenet_hep.stats.cwola import RowScorer
 from evenet_hep.stats.reweighting import Closure, reweighting_closure, reweighting_weights
 from evenet_hep.stats.weak import WeakConfig, assign_folds, train_weak_classifiers
 from evenet_hep.training.jets import JetSample, JetTrainingConfig, probabilities_of, train_jets
+
+if TYPE_CHECKING:  # it brings iminuit
+    from evenet_hep.stats.cwola import RowScorer
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
