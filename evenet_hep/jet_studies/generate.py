@@ -101,10 +101,17 @@ def generate_jets(
         drawn = sample_jets(
             kinematics, network, label, steps=steps, progress=lambda n: say(f"{n} of {len(label)} jets drawn")
         )
-    arrays = {name: tensor.numpy() for name, tensor in drawn._asdict().items()}
-    np.savez_compressed(home / "generated.npz", label=label.numpy(), **arrays)
-    generated = _relative(*arrays.values(), network.schema)
-    real = _relative(*(x.numpy() for x in samples[2][:3]), network.schema)
+    constituents, mask, features = (tensor.numpy() for tensor in drawn)
+    np.savez_compressed(
+        home / "generated.npz",
+        label=label.numpy(),
+        constituents=constituents,
+        mask=mask,
+        jet_features=features,
+    )
+    generated = _relative(constituents, mask, features, network.schema)
+    test = samples[2]
+    real = _relative(test.constituents.numpy(), test.mask.numpy(), test.jet_features.numpy(), network.schema)
     found = _qualities(generated, label.numpy(), real, parts[2][1], classes, coverage_size, say)
     write_result(home, found._asdict())
     return found
