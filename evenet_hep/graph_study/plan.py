@@ -18,7 +18,7 @@ TASKS: dict[str, tuple[str, str]] = {
     "VBF, ggH": ("VBF", "ggH"),
     "ttH, TT": ("ttH", "TT"),
     "X -> YH, TT": ("xyh_m_x500_m_y90", "TT"),
-    "H -> aa -> 4b, QCD": ("haa4b_m_a30", "QCD_4b"),
+    "H -> aa -> 4b, QCD": ("haa4b_m_a30", "QCD_bb"),
 }
 METHODS = ("from scratch", "multiclass", "multilabel")
 
