@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +110,8 @@ def search_jets(
         msg = f"method must be trees or network, and toys are made with trees; found {method!r} and {n_toys} toys"
         raise ConfigError(msg)
     chosen, home = run or JetRun(), Path(out)
+    if method == "trees":  # they need no constituents in memory
+        chosen = dataclasses.replace(chosen, capacity=1, pretrained=None)
     schema = schema_of(chosen, ("side band", "signal region"))
     pairs = read_jet_pairs(find_all(background), schema, chosen.selection, scaled_to=SCALE)
     is_signal = np.zeros(len(pairs.mass), bool)
