@@ -11,6 +11,7 @@ import yaml
 from evenet_hep.errors import ConfigError, FileError
 from evenet_hep.share import topology_file
 from evenet_hep.simulate.catalogue import PROCESSES
+from evenet_hep.simulate.jet_processes import JET_PROCESSES
 from evenet_hep.simulate.plan import requests_from_plan, requests_from_words
 from evenet_hep.simulate.processes import parse_request
 from evenet_hep.simulate.run import plan_shards
