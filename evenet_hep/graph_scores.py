@@ -11,6 +11,7 @@ import torch
 
 from evenet_hep.errors import PredictionError
 from evenet_hep.events.cloud import EventCloud
+from evenet_hep.events.jets import cloud_of_jets, nanoaod_constituents
 from evenet_hep.model.graph import GraphNetwork
 from evenet_hep.model.jets import JetNetwork
 from evenet_hep.model.packing import rows_at_once
@@ -57,9 +58,7 @@ def predict_graphs(
         msg = f"a {kind} trained for {own} has the outputs {own} and embedding; found {wrong[0]}"
         raise PredictionError(msg)
     if isinstance(network, JetNetwork) and network.config.jets != 1:
-        msg = (
-            f"the network reads {network.config.jets} jets together: call it on tensors of shape (B, J, N, F)"
-        )
+        msg = f"the network reads {network.config.jets} jets together: call it on jets and constituents, a list per event"
         raise PredictionError(msg)
     widths = {own: len(_names(network)), "embedding": network.config.width}
     results = {head: np.full((len(cloud), widths[head]), np.nan, np.float32) for head in heads}
@@ -69,6 +68,96 @@ def predict_graphs(
         with torch.inference_mode():
             event = network.encode(*(torch.from_numpy(each).to(device) for each in tensors))
             found = {"embedding": event.float(), own: _values(network, network.output(event))}
+        for head in heads:
+            results[head][rows] = found[head].cpu().numpy()
+    return results
+
+
+def predict_jets(
+    network: JetNetwork,
+    jets: ak.Array,
+    constituents: ak.Array | None,
+    heads: Sequence[str],
+    *,
+    batch_size: int | None = None,
+) -> ak.Array:
+    """Records of awkward jets: one per jet, or one per event for a network that reads several jets together.
+
+    Parameters
+    ----------
+    network : JetNetwork
+        In evaluation mode, on any device.
+    jets : ak.Array
+        Records with pt, eta, phi, mass (GeV and radians), a list per event or one list of all; or events of NanoAOD with
+        PF candidates, whose ``FatJet`` is taken.
+    constituents : ak.Array, optional
+        A list per jet, as in :func:`~evenet_hep.events.jets.cloud_of_jets`; read from the events by default.
+    heads : sequence of str
+        Of ``"classification"`` and ``"embedding"``.
+    batch_size : int, optional
+        Jets per forward pass.
+
+    Returns
+    -------
+    ak.Array
+        As jagged as the jets. A network for J jets takes the first J of each event; events with fewer, and with one
+        that has no constituents, get NaN.
+
+    Raises
+    ------
+    PredictionError
+        For other outputs, and for jets without lists per event where several are read together.
+    InputError
+        For jets and constituents that do not fit together, or fields that are missing.
+    """
+    if constituents is None:
+        jets, constituents = jets["FatJet"], nanoaod_constituents(jets, "FatJet")
+    together = network.config.jets
+    if together == 1:
+        cloud = cloud_of_jets(jets, constituents, network.schema)
+        records = graph_records(network, predict_graphs(network, cloud, heads, batch_size=batch_size))
+        return ak.unflatten(records, ak.num(jets)) if jets.ndim == 2 else records
+    if wrong := [head for head in heads if head not in ("classification", "embedding")]:
+        msg = f"a JetNetwork trained for classification has the outputs classification and embedding; found {wrong[0]}"
+        raise PredictionError(msg)
+    if jets.ndim != 2:
+        msg = f"a network that reads {together} jets together needs a list of jets per event; found one list of all"
+        raise PredictionError(msg)
+    is_complete = ak.to_numpy(ak.num(jets) >= together)
+    chosen = cloud_of_jets(
+        jets[is_complete][:, :together], constituents[is_complete][:, :together], network.schema
+    )
+    found = _predict_together(network, chosen, heads, batch_size)
+    results = {
+        name: np.full((len(jets), values.shape[1]), np.nan, np.float32) for name, values in found.items()
+    }
+    for name, values in found.items():
+        results[name][is_complete] = values
+    return graph_records(network, results)
+
+
+def _predict_together(
+    network: JetNetwork, cloud: EventCloud, heads: Sequence[str], batch_size: int | None
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Outputs of a network that reads J jets together, for J rows of the cloud per event."""
+    together = network.config.jets
+    counts = cloud.n_objects.reshape(-1, together)
+    shapes = (counts.shape[0], together)
+    arrays = [x.reshape(*shapes, *x.shape[1:]) for x in (cloud.objects, cloud.mask, cloud.event_features)]
+    widths = {"classification": len(network.schema.classes), "embedding": network.config.width}
+    results = {head: np.full((len(counts), widths[head]), np.nan, np.float32) for head in heads}
+    device = next(network.parameters()).device
+    order = np.argsort(counts.max(axis=1, initial=0), kind="stable")
+    order = order[counts[order].min(axis=1, initial=1) > 0]
+    size = batch_size or max(16, rows_at_once(network.config.width) // max(1, together * cloud.mask.shape[1]))
+    for rows in np.array_split(order, range(size, len(order), size)):
+        if not len(rows):
+            continue
+        slots = int(counts[rows].max())
+        tensors = (arrays[0][rows, :, :slots], arrays[1][rows, :, :slots], arrays[2][rows])
+        with torch.inference_mode():
+            event = network.encode(*(torch.from_numpy(each).to(device) for each in tensors))
+            found = {"embedding": event.float(), "classification": _values(network, network.output(event))}
         for head in heads:
             results[head][rows] = found[head].cpu().numpy()
     return results

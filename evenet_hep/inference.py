@@ -221,6 +221,7 @@ class Predictor:
         collections: Mapping[str, ak.Array] | None = None,
         met: ak.Array | None = None,
         event_features: Mapping[str, Any] | None = None,
+        constituents: ak.Array | None = None,
     ) -> ak.Array:
         """Predictions for NanoEvents, for records with the schema's fields, or for a cloud.
 
@@ -232,11 +233,14 @@ class Predictor:
         collections, met, event_features : optional
             Objects, missing momentum and event features that replace the event's own, as in
             :meth:`EventCloud.from_awkward`.
+        constituents : ak.Array, optional
+            For a :class:`~evenet_hep.model.jets.JetNetwork`, with jets as ``events``: a list per jet, see
+            :func:`~evenet_hep.graph_scores.predict_jets`. Events of NanoAOD with PF candidates need none.
 
         Returns
         -------
         ak.Array
-            One record per event, with the fields that were asked for: ``classification`` (a probability per class
+            One record per event (of a network for jets: per jet, as jagged as the jets), with the fields that were asked for: ``classification`` (a probability per class
             name), ``regression`` (a value per target), ``assignment`` (see
             :func:`~evenet_hep.records.resonance_records`), ``segmentation`` (see
             :func:`~evenet_hep.records.segment_records`), ``invisible`` (see
@@ -252,15 +256,29 @@ class Predictor:
         if type(events).__module__.startswith("dask_awkward."):
             from evenet_hep.lazy import predict_dask  # noqa: PLC0415  needs an extra
 
+            if constituents is not None:
+                msg = "jets of dask-awkward are not read; call the Predictor in map_partitions, on the jets of each"
+                raise PredictionError(msg)
             return predict_dask(self, events, collections=collections, met=met, event_features=event_features)
         is_traced = isinstance(events, ak.Array) and ak.backend(events) == "typetracer"
         network = self.network("cpu" if is_traced else None)
+        if not isinstance(events, EventCloud) and (constituents is not None or _reads_jets(network)):
+            return self._of_jets(network, events, constituents)
         cloud = self.cloud(events, network, collections, met, event_features)
         records = self.to_records(self.predict_rows(network, cloud), cloud, network)
         if is_traced:
             typed = records.layout.to_typetracer(forget_length=True)
             return ak.Array(typed, behavior=records.behavior)
         return records
+
+    def _of_jets(self, network: Network, jets: ak.Array, constituents: ak.Array | None) -> ak.Array:
+        from evenet_hep.graph_scores import predict_jets  # noqa: PLC0415
+        from evenet_hep.model.jets import JetNetwork  # noqa: PLC0415
+
+        if not isinstance(network, JetNetwork):
+            msg = f"constituents are for a JetNetwork; {self.checkpoint} holds a {type(network).__name__}"
+            raise PredictionError(msg)
+        return predict_jets(network, jets, constituents, self.heads, batch_size=self.batch_size)
 
     def variations(
         self,
@@ -558,6 +576,12 @@ def _encode(
     mask = mask[repeat]
     encoding: Encoding = network.object_encoder(points, mask, condition, network.has_condition(mask))
     return encoding
+
+
+def _reads_jets(network: Network) -> bool:
+    from evenet_hep.model.jets import JetNetwork  # noqa: PLC0415
+
+    return isinstance(network, JetNetwork)
 
 
 def checkpoint_digest(folder: Path) -> str:

@@ -13,6 +13,8 @@ from evenet_hep.cli import analyse as analyse
 from evenet_hep.cli import checkpoint as checkpoint
 from evenet_hep.cli import convert as convert
 from evenet_hep.cli import fit as fit
+from evenet_hep.cli import graph as graph
+from evenet_hep.cli import jets as jets
 from evenet_hep.cli import score as score
 from evenet_hep.cli import simulate as simulate
 from evenet_hep.cli import train as train

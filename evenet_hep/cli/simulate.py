@@ -101,7 +101,7 @@ def simulate(
         lhe=lhe,
         pythia=tuple(set_param or ()),
     )
-    _run(_requests(processes or [], name, plan, events), out, settings, cores)
+    run_requests(_requests(processes or [], name, plan, events), out, settings, cores)
 
 
 def _requests(
@@ -119,7 +119,8 @@ def _requests(
     return requests_from_plan(name or plan or "", events)
 
 
-def _run(requests: list[SampleRequest], out: Path, settings: Any, cores: int) -> None:
+def run_requests(requests: list[SampleRequest], out: Path, settings: Any, cores: int) -> None:
+    """Simulate with a progress bar, and print what there is."""
     from evenet_hep.simulate.run import simulate as simulate_samples  # noqa: PLC0415
     from evenet_hep.simulate.run import summarize  # noqa: PLC0415
 

@@ -24,7 +24,12 @@ from evenet_hep.schema import EventSchema
 WEIGHTS, CONFIG, SCHEMA, CARD = "model.safetensors", "config.json", "schema.json", "README.md"
 FORMAT = 1  # of the folder; raised when an old one would be read wrongly
 EVENET = "evenet"  # the kind of network that a folder holds if it names none
-CLASSES = {EVENET: "EveNet", "graph": "GraphNetwork", "jets": "JetNetwork"}  # which class opens which kind
+CLASSES = {
+    EVENET: "EveNet",
+    "graph": "GraphNetwork",
+    "jets": "JetNetwork",
+    "jet-kinematics": "JetKinematics",
+}  # which class opens which kind
 
 
 class Checkpoint(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from evenet_hep.simulate.jet_processes import JET_PROCESSES
 from evenet_hep.simulate.processes import Parameter, Process, Settings
 
 Values = Mapping[str, float]
@@ -264,6 +265,10 @@ def _dimuons() -> list[Process]:
     ]  # fmt: skip
 
 
+def _jets() -> list[Process]:
+    return list(JET_PROCESSES)
+
+
 def _given() -> list[Process]:
     return [_make("lhe", "lhe", "Les Houches events of any process, with --lhe", [], needs_lhe=True)]
 
@@ -271,7 +276,7 @@ def _given() -> list[Process]:
 PROCESSES: dict[str, Process] = {
     process.name: process
     for group in (
-        _qcd, _top_pairs, _associated_top, _single_bosons, _boson_pairs, _higgs, _signals, _dimuons, _given
+        _qcd, _top_pairs, _associated_top, _single_bosons, _boson_pairs, _higgs, _signals, _dimuons, _jets, _given
     )
     for process in group()
 }  # fmt: skip

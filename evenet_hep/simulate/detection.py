@@ -104,7 +104,7 @@ def detect(
     objects = {name: _linked(found, smeared.jets, position, card) for name, found in objects.items()}
     objects |= {"Jet": smeared.jets, "GenJet": _generated_jet_fields(generated_jets), "GenPart": generated}
     shift = smeared.shift + _shift_outside_jets(particles, generated_jets, [muons_seen, electrons_seen], card)
-    columns = _generator_columns(hard)
+    columns = generator_columns(hard)
     is_gg = (hard.id1 == 21) & (hard.id2 == 21)
     columns["spinWeight"] = (
         batch_spin_weights(particles, flags, is_gg) if has_top_pair else np.ones(len(is_gg))
@@ -153,7 +153,8 @@ def _shift_outside_jets(
     return shift
 
 
-def _generator_columns(hard: HardProcess) -> Columns:
+def generator_columns(hard: HardProcess) -> Columns:
+    """Branches of the hard process."""
     return {
         "genWeight": hard.weight,
         "Generator_weight": hard.weight,

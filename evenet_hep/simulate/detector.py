@@ -280,7 +280,7 @@ class DetectorCard:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries, lists, numbers and strings, as in the YAML file."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        plain: dict[str, Any] = to_plain(dataclasses.asdict(self))
         return plain
 
     def to_yaml(self) -> str:
@@ -296,7 +296,7 @@ class DetectorCard:
         ConfigError
             For an unknown key or a value of the wrong kind.
         """
-        card: DetectorCard = _read_part(cls, content, "card")
+        card: DetectorCard = read_part(cls, content, "card")
         return card
 
 
@@ -313,13 +313,15 @@ def _check_btag(card: BTagCard) -> None:
             raise ConfigError(msg)
 
 
-def _plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
+    """Tuples as lists, also inside of dictionaries: what JSON and YAML hold."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
+        return {key: to_plain(inner) for key, inner in value.items()}
+    return [to_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
-def _read_part(kind: type[Any], content: object, where: str) -> Any:
+def read_part(kind: type[Any], content: object, where: str) -> Any:
+    """A part of a card from plain dictionaries; unknown keys and values of the wrong kind are errors."""
     if not isinstance(content, Mapping):
         msg = f"{where} must be a mapping of keys to values; found {content!r}"
         raise ConfigError(msg)
@@ -332,7 +334,7 @@ def _read_part(kind: type[Any], content: object, where: str) -> Any:
 
 def _read_value(hint: Any, value: object, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return _read_part(typing.cast("type[Any]", hint), value, where)
+        return read_part(typing.cast("type[Any]", hint), value, where)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
             msg = f"{where} must be a list of numbers; found {value!r}"

@@ -16,7 +16,6 @@ from evenet_hep.simulate.leptons import SeenLeptons
 from evenet_hep.simulate.matching import nearest_within
 from evenet_hep.simulate.particles import (
     IS_DIRECT_TAU_PRODUCT,
-    IS_FIRST_COPY,
     IS_HARD_PROCESS,
     IS_LAST_B_HADRON,
     IS_LAST_C_HADRON,
@@ -81,8 +80,8 @@ def cluster_jets(particles: Particles, flags: npt.NDArray[np.int32], card: JetCa
     columns = {"px": px, "py": py, "pz": pz, "energy": energy} | _directions(px, py, pz, energy)
     jets = Collection(ak.to_numpy(ak.num(found["px"], axis=1)), columns)
     jets = jets.take(np.abs(jets["eta"]) < card.max_abs_eta).sorted_by_pt()
-    jets.columns["hadronFlavour"] = _hadron_flavour(jets, particles, flags, card.radius)
-    jets.columns["partonFlavour"] = _parton_flavour(jets, particles, flags, card.radius)
+    jets.columns["hadronFlavour"] = hadron_flavour(jets, particles, flags, card.radius)
+    jets.columns["partonFlavour"] = parton_flavour(jets, particles, flags, card.radius)
     return jets
 
 
@@ -92,7 +91,7 @@ def _directions(px: FloatArray, py: FloatArray, pz: FloatArray, energy: FloatArr
     return {"pt": pt, "eta": np.arcsinh(pz / np.maximum(pt, 1e-9)), "phi": np.arctan2(py, px), "mass": mass}
 
 
-def _hadron_flavour(
+def hadron_flavour(
     jets: Collection, particles: Particles, flags: npt.NDArray[np.int32], radius: float
 ) -> IntArray:
     """5 for jets that are the nearest of a b hadron, else 4 for those nearest to a c hadron, else 0."""
@@ -107,13 +106,13 @@ def _hadron_flavour(
     return flavour
 
 
-def _parton_flavour(
+def parton_flavour(
     jets: Collection, particles: Particles, flags: npt.NDArray[np.int32], radius: float
 ) -> IntArray:
+    """Code of the nearest outgoing parton of the hard process or of a resonance decay; 0 without one."""
     code = np.abs(particles.pdg_id)
-    is_outgoing = ((flags & (IS_HARD_PROCESS | IS_FIRST_COPY)) == (IS_HARD_PROCESS | IS_FIRST_COPY)) & (
-        (np.abs(particles.status) == 23) | (np.abs(particles.status) == 24)
-    )
+    # Not first copies alone: the gluons of gg -> gg are copies of those that come in.
+    is_outgoing = ((flags & IS_HARD_PROCESS) > 0) & np.isin(np.abs(particles.status), (23, 24))
     index = np.flatnonzero(
         is_outgoing & ((code <= 5) | (code == 21)) & ((flags & IS_DIRECT_TAU_PRODUCT) == 0)
     )

@@ -198,6 +198,11 @@ def _check_requests(requests: Sequence[SampleRequest], settings: SimulationSetti
         if available < requests[0].n_events:
             msg = f"{settings.lhe} holds {available} events; {requests[0].n_events} are asked for"
             raise ConfigError(msg)
+    if settings.constituents is not None:
+        wrong = [r.sample for r in requests if r.sample.skim not in ("none", "4j2b")]
+        if wrong:
+            msg = f"events with constituents have no leptons for the skim {wrong[0].skim} of {wrong[0].label}; take skim=none"
+            raise ConfigError(msg)
     if settings.spin == "unweighted" and not any(r.sample.process.has_top_pair for r in requests):
         msg = f"spin correlations are for top pairs (TT, TT1L, TT2L, TTHadronics); found {', '.join(labels)}"
         raise ConfigError(msg)

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from evenet_hep import __version__
 from evenet_hep.errors import ConfigError, FileError
+from evenet_hep.simulate.candidates import CandidateCard
+from evenet_hep.simulate.constituents import detect_constituents
 from evenet_hep.simulate.detection import DetectedEvents, concatenate_events, detect
 from evenet_hep.simulate.detector import DetectorCard
 from evenet_hep.simulate.processes import Sample
@@ -56,6 +58,8 @@ class SimulationSettings:
         Les Houches events for the processes that need them.
     pythia : tuple of str
         Further Pythia settings, read last.
+    constituents : CandidateCard, optional
+        Write jets with their constituents, made by this detector, in place of what ``card`` makes.
     """
 
     seed: int = 1
@@ -65,6 +69,7 @@ class SimulationSettings:
     energy: float = 13000.0
     lhe: Path | None = None
     pythia: tuple[str, ...] = ()
+    constituents: CandidateCard | None = None
 
 
 class Shard(NamedTuple):
@@ -93,6 +98,7 @@ class Shard(NamedTuple):
 def shard_request(shard: Shard, settings: SimulationSettings) -> dict[str, Any]:
     """Everything that decides what is in a shard, ready for JSON; equal requests make equal events."""
     sample = shard.sample
+    constituents = settings.constituents
     return {
         "format": FORMAT,
         "process": sample.process.name,
@@ -107,7 +113,7 @@ def shard_request(shard: Shard, settings: SimulationSettings) -> dict[str, Any]:
         "lhe": str(settings.lhe) if sample.process.needs_lhe else None,
         "pythia": pythia_version(),
         "pythia_settings": [*sample.settings, *settings.pythia],
-        "card": settings.card.to_dict(),
+        "card": (constituents or settings.card).to_dict(),
     }
 
 
@@ -181,7 +187,10 @@ def _generate(
         batch = generator.next_batch(size)
         if batch is None:
             break
-        found = detect(batch, settings.card, random, has_top_pair=is_top_pair)
+        if settings.constituents is None:
+            found = detect(batch, settings.card, random, has_top_pair=is_top_pair)
+        else:
+            found = detect_constituents(batch, settings.constituents, random, has_top_pair=is_top_pair)
         if settings.spin == "unweighted" and is_top_pair:
             found = _unweight(found, random)
         progress(harvest.add(found, SKIMS[sample.skim](found.objects)))

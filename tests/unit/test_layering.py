@@ -94,6 +94,21 @@ RULES: dict[str, tuple[set[str], set[str]]] = {
         {"awkward", "torch", "uproot", "pyarrow"},
         {"inference", "records", "events", "model", "schema", "topology", "errors", "kinematics", "share"},
     ),
+    "jet_studies": (
+        {"awkward", "torch", "uproot", "pyarrow", "hist", "iminuit", "matplotlib"},
+        {
+            "jet_studies",
+            "training",
+            "events",
+            "model",
+            "stats",
+            "schema",
+            "topology",
+            "errors",
+            "kinematics",
+            "share",
+        },
+    ),
     # The package of lazy arrays is an extra, loaded when it is asked for.
     "lazy": ({"awkward", "pyarrow"}, {"lazy", "errors"}),
     "variations": (

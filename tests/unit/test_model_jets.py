@@ -472,3 +472,43 @@ def test_long_jets_take_the_ordinary_attention(network: JetNetwork, monkeypatch:
         assert not calls
         network(*jets_of([7, 12]))
         assert calls
+
+
+def test_the_predictor_reads_jets_and_constituents(network: JetNetwork, tmp_path: Path) -> None:
+    network.save_pretrained(tmp_path / "jets")
+    jets, constituents = toy_jets()
+    predict = Predictor(tmp_path / "jets", heads=("classification", "embedding"))
+    found = predict(jets, constituents=constituents)
+    assert ak.num(found).tolist() == ak.num(jets).tolist()
+    flat = predict(cloud_of_jets(jets, constituents, SCHEMA))
+    assert ak.array_equal(ak.flatten(found).classification, flat.classification, equal_nan=True)
+    one_list = predict(ak.flatten(jets), constituents=ak.flatten(constituents))
+    assert ak.array_equal(one_list, flat, equal_nan=True)
+    with pytest.raises(InputError, match="events lack FatJetPFCand, PFCand"):
+        predict(ak.zip({"FatJet": jets}, depth_limit=1))
+    with pytest.raises(PredictionError, match=r"constituents are for a JetNetwork; .* holds a EveNet"):
+        Predictor("demo")(jets, constituents=constituents)
+
+
+def test_the_predictor_reads_pairs_of_jets(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    pairs = JetNetwork(dataclasses.replace(SMALL, jets=2), SCHEMA).eval()
+    pairs.save_pretrained(tmp_path / "pairs")
+    jets, constituents = toy_jets()
+    assert ak.num(jets).tolist() == [2, 0, 1]
+    more = (jets[[0, 1, 2, 0]], constituents[[0, 1, 2, 0]])
+    found = Predictor(tmp_path / "pairs", heads=("classification", "embedding"), batch_size=1)(
+        more[0], constituents=more[1]
+    )
+    assert len(found) == 4
+    top = ak.to_numpy(found.classification.top)
+    assert np.isnan(top).tolist() == [False, True, True, False]
+    cloud = cloud_of_jets(jets[:1], constituents[:1], SCHEMA)
+    with torch.inference_mode():
+        objects, mask, features = (x[None] for x in cloud.to_torch())
+        expected = pairs(objects, mask, features)["classification"].softmax(dim=1)[0]
+    assert top[0] == pytest.approx(float(expected[SCHEMA.classes.index("top")]), rel=1e-4)
+    swapped = Predictor(tmp_path / "pairs")(jets[:1, ::-1], constituents=constituents[:1, ::-1])
+    assert swapped.classification.top[0] == pytest.approx(top[0], rel=1e-4)
+    with pytest.raises(PredictionError, match="reads 2 jets together needs a list of jets per event"):
+        Predictor(tmp_path / "pairs")(ak.flatten(jets), constituents=ak.flatten(constituents))
