@@ -1,0 +1,300 @@
+"""Expected limits from binned scores, and toys that show that the fit finds what is there and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numpy.random import Generator
+
+from evenet_hep.errors import InputError
+from evenet_hep.stats.limits import find_limit, fit_signal
+from evenet_hep.stats.profile_likelihood import (
+    Likelihood,
+    check_valid,
+    lowest_strength,
+    minimum,
+    read_likelihood,
+)
+from evenet_hep.stats.workspace import make_workspace
+
+FloatArray = npt.NDArray[np.float64]
+Numbers = dict[str, Any]
+
+TOLERANCE = 5e-3  # of a limit
+
+
+class Template(NamedTuple):
+    """Expected events in the bins of a score.
+
+    Parameters
+    ----------
+    edges : float array, shape (n_bins + 1,)
+    signal, background : float array, shape (n_bins,)
+        At strength 1.
+    signal_variance, background_variance : float array, shape (n_bins,)
+        Of the simulation.
+    """
+
+    edges: FloatArray
+    signal: FloatArray
+    background: FloatArray
+    signal_variance: FloatArray
+    background_variance: FloatArray
+
+    @classmethod
+    def of(cls, signal: Any, background: Any) -> Template:
+        """Of two weighted histograms with the same bins."""
+        contents = [(each.values(), each.variances()) for each in (signal, background)]
+        (s, vs), (b, vb) = contents
+        return cls(np.asarray(signal.axes[0].edges), s, b, vs, vb)
+
+    def scaled(self, strength: float) -> Template:
+        """With another signal strength as the new unit."""
+        return self._replace(
+            signal=self.signal * strength, signal_variance=self.signal_variance * strength**2
+        )
+
+
+def workspace_of(
+    template: Template,
+    *,
+    background_uncertainty: float,
+    mc_statistics: bool = True,
+    observed: npt.ArrayLike | None = None,
+) -> dict[str, Any]:
+    """HistFactory workspace of a binned score.
+
+    Parameters
+    ----------
+    template : Template
+    background_uncertainty : float
+        Relative, of the total background.
+    mc_statistics : bool
+        One nuisance parameter per bin for the statistics of the simulation.
+    observed : array, shape (n_bins,), optional
+        Data; the expected background by default.
+    """
+    edges = template.edges
+    samples = {
+        "signal": (template.signal, edges, template.signal_variance),
+        "background": (template.background, edges, template.background_variance),
+    }
+    return make_workspace(
+        {"score": samples},
+        signal="signal",
+        observed=None if observed is None else {"score": (observed, edges)},
+        normalizations={"background_yield": {"background": background_uncertainty}},
+        mc_statistics=mc_statistics,
+    )
+
+
+def standard_deviation(template: Template, *, background_uncertainty: float) -> float:
+    """What the fit expects as uncertainty of the strength without signal; a good unit for the strength."""
+    # A first guess from the bins alone, so that the fit works with a strength of about one.
+    variance = template.background + template.background_variance
+    filled = variance > 0
+    information = (template.signal[filled] ** 2 / variance[filled]).sum()
+    if not information > 0:
+        msg = "no bin has signal over some background; a strength cannot be fitted"
+        raise InputError(msg)
+    guess = float(1 / np.sqrt(information))
+    spec = workspace_of(template.scaled(guess), background_uncertainty=background_uncertainty)
+    return guess * fit_signal(spec).uncertainty
+
+
+def expected_limit(template: Template, *, background_uncertainty: float, signal_pb: float) -> Numbers:
+    """Expected 95 % CLs limits on the cross-section times branching fractions.
+
+    Parameters
+    ----------
+    template : Template
+    background_uncertainty : float
+        Relative.
+    signal_pb : float
+        Cross-section at strength 1, in pb.
+
+    Returns
+    -------
+    dict
+        ``limit_pb`` (median), ``limit_pb_minus_2`` to ``limit_pb_plus_2`` (bands in standard deviations), and
+        ``limit_pb_infinite_simulation``: the median if the simulation had no statistical uncertainty.
+    """
+    unit = standard_deviation(template, background_uncertainty=background_uncertainty)
+    scaled = template.scaled(unit)
+    bands = find_limit(
+        workspace_of(scaled, background_uncertainty=background_uncertainty), tolerance=TOLERANCE
+    ).expected
+    ideal = workspace_of(scaled, background_uncertainty=background_uncertainty, mc_statistics=False)
+    names = ("minus_2", "minus_1", "median", "plus_1", "plus_2")
+    numbers = {
+        f"limit_pb_{name}": float(value * unit * signal_pb) for name, value in zip(names, bands, strict=True)
+    }
+    median = numbers.pop("limit_pb_median")
+    infinite = float(find_limit(ideal, tolerance=TOLERANCE).expected[2] * unit * signal_pb)
+    return {"limit_pb": median, **numbers, "limit_pb_infinite_simulation": infinite}
+
+
+class Toys(NamedTuple):
+    """Fits of toys at one strength.
+
+    Parameters
+    ----------
+    mu, uncertainty : float array, shape (n_toys,)
+        Fitted strengths and their uncertainties.
+    z : float array, shape (n_toys,)
+        Significance of an excess, sqrt(q0); 0 for a deficit.
+    """
+
+    mu: FloatArray
+    uncertainty: FloatArray
+    z: FloatArray
+
+
+def throw_toys(
+    template: Template,
+    strength: float,
+    n_toys: int,
+    rng: Generator,
+    *,
+    background_uncertainty: float,
+    significance: bool = False,
+) -> Toys:
+    """Fit toys in which everything fluctuates that is uncertain: events (Poisson), background yield, simulation.
+
+    Parameters
+    ----------
+    template : Template
+    strength : float
+        Injected.
+    n_toys : int
+    rng : Generator
+    background_uncertainty : float
+        Relative.
+    significance : bool
+        Also find the significance of every toy, for a second fit each.
+
+    Returns
+    -------
+    Toys
+        ``z`` is NaN without ``significance``.
+    """
+    likelihood = read_likelihood(workspace_of(template, background_uncertainty=background_uncertainty))
+    model = likelihood.model
+    true = np.array(model.config.suggested_init(), np.float64)
+    true[likelihood.poi] = strength
+    expected = np.asarray(model.expected_data(list(true)), np.float64)
+    n_bins = len(template.background)
+    found = []
+    for _ in range(n_toys):
+        data = np.r_[rng.poisson(expected[:n_bins]), _fluctuated(expected[n_bins:], model, rng)]
+        toy = Likelihood(model, data)
+        free = toy.fit(lowest=lowest_strength(toy), start=true)
+        check_valid(free, "fit of a toy")
+        free.hesse()
+        mu = float(free.values[toy.poi])
+        z = float("nan")
+        if significance:
+            fixed = toy.fit(mu=0.0, start=np.array(free.values))
+            z = float(np.sqrt(max(minimum(fixed) - minimum(free), 0.0))) if mu > 0 else 0.0
+        found.append((mu, float(free.errors[toy.poi]), z))
+    return Toys(*np.array(found).T)
+
+
+def _fluctuated(auxiliary: FloatArray, model: Any, rng: Generator) -> FloatArray:
+    """Auxiliary measurements: normal, around their nominal values, with the widths the model gives them."""
+    widths = [np.ravel(model.config.param_set(name).width()) for name in model.config.auxdata_order]
+    return auxiliary + rng.normal(size=len(auxiliary)) * np.concatenate(widths)
+
+
+def summarize_toys(toys: Toys, strength: float) -> Numbers:
+    """Mean and width of the pulls, mean strength, and their statistical errors.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(1)
+    >>> found = summarize_toys(Toys(rng.normal(2.0, 0.5, 1000), np.full(1000, 0.5), np.zeros(1000)), 2.0)
+    >>> abs(found["pull_mean"]) < 3 * found["pull_mean_error"], round(found["pull_width"], 1)
+    (True, 1.0)
+    """
+    pulls = (toys.mu - strength) / toys.uncertainty
+    n = len(pulls)
+    width = float(pulls.std(ddof=1))
+    return {
+        "injected": strength,
+        "toys": n,
+        "found": float(toys.mu.mean()),
+        "found_error": float(toys.mu.std(ddof=1) / np.sqrt(n)),
+        "pull_mean": float(pulls.mean()),
+        "pull_mean_error": width / np.sqrt(n),
+        "pull_width": width,
+        "pull_width_error": width / np.sqrt(2 * (n - 1)),
+    }
+
+
+def count_false_positives(toys: Toys, thresholds: Sequence[float]) -> list[Numbers]:
+    """How often toys without signal are found significant, against what the normal distribution expects.
+
+    Examples
+    --------
+    >>> toys = Toys(np.zeros(4), np.ones(4), np.array([0.0, 0.5, 1.5, 2.5]))
+    >>> found = count_false_positives(toys, [1.0])[0]
+    >>> found["rate"], round(found["rate_error"], 2), round(found["expected"], 3)
+    (0.5, 0.25, 0.159)
+    """
+    from scipy.stats import norm  # noqa: PLC0415
+
+    n = len(toys.z)
+    rows = []
+    for threshold in thresholds:
+        passed = int((toys.z > threshold).sum())
+        expected = float(norm.sf(threshold))
+        rate = passed / n
+        error = float(np.sqrt(max(rate * (1 - rate), expected * (1 - expected) / n) / n))
+        rows.append(
+            {
+                "z": threshold,
+                "toys": n,
+                "passed": passed,
+                "rate": rate,
+                "rate_error": error,
+                "expected": expected,
+            }
+        )
+    return rows
+
+
+def halves_closure(
+    data: Template, template: Template, strength: float, *, background_uncertainty: float
+) -> Numbers:
+    """Fit the expectation of one half of the simulated events with the templates of the other.
+
+    The events are independent and the classifiers have seen neither; what differs is chance. The uncertainty of the
+    strength holds the statistics of the template; that of the half that plays the data is added to it.
+
+    Parameters
+    ----------
+    data, template : Template
+        Both halves, each scaled to the whole yield, in the same bins.
+    strength : float
+        Injected.
+    background_uncertainty : float
+        Relative.
+
+    Returns
+    -------
+    dict
+        ``injected``, ``found``, ``error`` and ``pull``.
+    """
+    mixed = data.background + strength * data.signal
+    spec = workspace_of(template, background_uncertainty=background_uncertainty, observed=mixed)
+    fit = fit_signal(spec)
+    # The strength is about sum(w (d - b)) / sum(w s) with w = s / variance. What the simulation of the data adds to that:
+    of_data = data.background_variance + strength**2 * data.signal_variance
+    variance = np.maximum(template.background + template.background_variance, 1e-12)
+    information = template.signal**2 / variance
+    extra = float((information * of_data / variance).sum() / information.sum())
+    error = fit.uncertainty * float(np.sqrt(1 + extra))
+    return {"injected": strength, "found": fit.mu, "error": error, "pull": (fit.mu - strength) / error}
