@@ -2,7 +2,7 @@
 
 >>> from evenet_hep.analyses.bbww_resonance import BbwwConfig
 >>> BbwwConfig().seeds
-(1, 2, 3)
+(1, 2)
 """
 
 from __future__ import annotations

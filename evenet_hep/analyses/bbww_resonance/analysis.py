@@ -193,8 +193,8 @@ def _train(
                 jobs[name] = (path, str(home), config, method, point, seed)
                 for each in events.points if point is None else (point,):
                     places.setdefault((method, each.name), []).append(home)
-    # The longest first, so that no core waits at the end.
-    ordered = dict(sorted(jobs.items(), key=lambda item: "parametrised" not in item[0]))
+    # By seed, so that a run that is cut off has complete ones; the longest first, so that no core waits at the end.
+    ordered = dict(sorted(jobs.items(), key=lambda item: (item[1][-1], item[1][-2] is not None)))
     done = run_steps(
         folder, ordered, train_and_score, cores=config.cores, label="trainings", progress=progress
     )
@@ -220,7 +220,7 @@ def _compare(
     methods = list(dict.fromkeys(row["method"] for row in comparison.rows))
     for method in methods:
         for other in ("xgboost", "scratch"):
-            if method != other and other in methods and not (method == "xgboost"):
+            if method != other and other in methods and method != "xgboost":
                 grid = ratio_grid(comparison.rows, method, other)
                 label = f"SIC of {method} / {other}"
                 folder.figure(f"ratio_{method}_{other}", plot_grid(grid, "ratio", label=label))

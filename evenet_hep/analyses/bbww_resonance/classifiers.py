@@ -79,7 +79,7 @@ def train_and_score(
         for each in points:
             rows = events.rows(each)
             inside = events.fold[rows] == fold
-            scores[each.name][inside] = score_events(events, config, method, each, rows[inside], place)
+            scores[each.name][inside] = score_events(events, method, each, rows[inside], place)
             forget(place, keep=method != "tabpfn")
     save_scores(Path(home) / "scores.npz", scores)
     unit = "epochs" if method in NETWORKS else "trees"
@@ -115,7 +115,6 @@ def train_fold(
 
 def score_events(
     events: BbwwEvents,
-    config: BbwwConfig,
     method: str,
     point: MassPoint,
     rows: IntArray,

@@ -15,7 +15,7 @@ from evenet_hep.analyses.bbww_resonance.limits import (
     Template,
     count_false_positives,
     halves_closure,
-    standard_deviation,
+    natural_unit,
     summarize_toys,
     throw_toys,
 )
@@ -26,7 +26,7 @@ Numbers = dict[str, Any]
 
 
 def toy_job(template: Template, config: BbwwConfig, strength: float | None) -> Numbers:
-    """Toys of one strength, in units of the expected standard deviation; None for the rate of false positives.
+    """Toys of one strength, in natural units; None for the rate of false positives.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def toy_job(template: Template, config: BbwwConfig, strength: float | None) -> N
     dict
         ``pulls``, see :func:`~evenet_hep.analyses.bbww_resonance.limits.summarize_toys`, or ``false_positives``.
     """
-    unit = standard_deviation(template, background_uncertainty=config.background_uncertainty)
+    unit = natural_unit(template)
     key = zlib.crc32(np.ascontiguousarray(template.background).tobytes())
     rng = np.random.default_rng(
         (config.closure.seed, key, 0 if strength is None else 1 + round(1000 * strength))
@@ -81,7 +81,7 @@ def close_halves(events: BbwwEvents, comparison: Comparison, config: BbwwConfig)
             for side in (False, True)
         ]
         for side, (template, data) in enumerate((parts, parts[::-1])):
-            unit = standard_deviation(template, background_uncertainty=config.background_uncertainty)
+            unit = natural_unit(template)
             for strength in (0.0, 2.0):
                 found = halves_closure(
                     data.scaled(unit),
@@ -109,7 +109,8 @@ def half_template(
     contents = []
     for kind in (is_signal, ~is_signal):
         part = chosen & kind
-        for power in (1, 2):
-            contents.append(np.histogram(clipped[part], edges, weights=(2 * weight[part]) ** power)[0])
+        contents += [
+            np.histogram(clipped[part], edges, weights=(2 * weight[part]) ** power)[0] for power in (1, 2)
+        ]
     signal, signal_variance, background, background_variance = contents
     return Template(edges, signal, background, signal_variance, background_variance)

@@ -22,10 +22,10 @@ _CLASSES = (Stage(losses=LossWeights.only("classification")),)
 # What all trainings share. The published presets (task1, task1_scratch, task1_masses) take batches of thousands of
 # events; a thousand training events in all need small batches to make any steps.
 _SMALL = FinetuneConfig(
-    epochs=15,
-    batch_size=64,
+    epochs=12,
+    batch_size=128,
     warmup=1.0,
-    patience=5,
+    patience=4,
     weight_decay=0.01,
     event_weights=True,
     mirror=True,
@@ -33,8 +33,8 @@ _SMALL = FinetuneConfig(
     stages=_CLASSES,
 )
 _FINETUNED = dataclasses.replace(_SMALL, lr=2e-3, lr_backbone=4e-4, weight_decay_backbone=1e-4)
-_SCRATCH = dataclasses.replace(_SMALL, lr=1e-3, lr_backbone=1e-3)
-_PARAMETRISED = dataclasses.replace(_FINETUNED, batch_size=128)
+_SCRATCH = dataclasses.replace(_SMALL, lr=2e-3, lr_backbone=2e-3)
+_PARAMETRISED = dataclasses.replace(_FINETUNED, batch_size=256)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +66,13 @@ class SystematicsConfig:
 class ClosureConfig:
     """Toys of the fit: injected signal has to be found, and none where there is none."""
 
-    points: tuple[str, ...] = ("xyh_m_x300_m_y125", "xyh_m_x500_m_y90", "xyh_m_x700_m_y400")
+    points: tuple[str, ...] = ("xyh_m_x300_m_y125", "xyh_m_x700_m_y400")
     """Signals they are made for; those that are not there are left out."""
     strengths: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
-    """Injected, in units of the standard deviation that the fit expects without signal."""
-    toys: int = 100
+    """Injected, in units of about the standard deviation that is expected without signal."""
+    toys: int = 60
     """For each strength."""
-    background_toys: int = 500
+    background_toys: int = 300
     """Without signal, for the rate of false positives."""
     thresholds: tuple[float, ...] = (1.0, 2.0)
     """Significances at which false positives are counted."""
@@ -110,7 +110,7 @@ class BbwwConfig:
     """Every event is scored by classifiers that were trained on the other folds."""
     validation_fraction: float = 0.2
     """Part of the training events that decides when to stop."""
-    seeds: tuple[int, ...] = (1, 2, 3)
+    seeds: tuple[int, ...] = (1, 2)
     """One training each, with its own first weights, order of events and validation events."""
     adapter: int = 16
     """Width of the adapters of fine-tuned networks; 0 for none."""

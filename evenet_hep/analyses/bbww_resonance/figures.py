@@ -170,9 +170,11 @@ def plot_limits(rows: Sequence[Row]) -> Figure:
         mine = {(row["m_x"], row["m_y"]): row for row in rows if row["method"] == method}
         x = [i + 0.15 * (k - (len(methods) - 1) / 2) for i, point in enumerate(points) if point in mine]
         found = [mine[point] for point in points if point in mine]
-        values = np.array([row["limit_pb"] for row in found])
+        values = np.array(
+            [row["limit_pb"] for row in found], float
+        )  # None, where there is no limit, becomes NaN
         band = [
-            np.abs(np.array([row[f"limit_pb_{side}_1"] for row in found]) - values)
+            np.abs(np.array([row[f"limit_pb_{side}_1"] for row in found], float) - values)
             for side in ("minus", "plus")
         ]
         panel.errorbar(x, values, band, fmt="o", ms=4, color=COLOURS[method], label=method, elinewidth=0.9)
@@ -202,7 +204,7 @@ def plot_closure(toys: Sequence[Row], halves: Sequence[Row]) -> Figure:
         )
     largest = max(row["injected"] for row in toys)
     left.plot([0, largest], [0, largest], color="0.6", lw=0.8)
-    left.set_xlabel("injected strength [expected standard deviations]")
+    left.set_xlabel("injected strength [natural units]")
     left.set_ylabel("mean of the toys")
     left.legend(frameon=False, fontsize=8)
     pulls = np.array([row["pull"] for row in halves])

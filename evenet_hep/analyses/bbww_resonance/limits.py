@@ -24,6 +24,7 @@ FloatArray = npt.NDArray[np.float64]
 Numbers = dict[str, Any]
 
 TOLERANCE = 5e-3  # of a limit
+PRECISION = 1e-12  # of a likelihood of a million events, where Minuit would expect a rounding error of 1e-16
 
 
 class Template(NamedTuple):
@@ -91,18 +92,30 @@ def workspace_of(
     )
 
 
-def standard_deviation(template: Template, *, background_uncertainty: float) -> float:
-    """What the fit expects as uncertainty of the strength without signal; a good unit for the strength."""
-    # A first guess from the bins alone, so that the fit works with a strength of about one.
+def natural_unit(template: Template) -> float:
+    """About the standard deviation of the strength without signal: a unit in which fits work with numbers near one.
+
+    The bins are taken alone, with the variance of their background, of events and of simulation; the uncertainty of the
+    background yield is left out.
+
+    Raises
+    ------
+    InputError
+        If no bin has both signal and background.
+
+    Examples
+    --------
+    >>> one, nothing = np.array([10.0]), np.array([0.0])
+    >>> natural_unit(Template(np.array([0.0, 1.0]), one, np.array([75.0]), nothing, np.array([25.0])))
+    1.0
+    """
     variance = template.background + template.background_variance
     filled = variance > 0
-    information = (template.signal[filled] ** 2 / variance[filled]).sum()
+    information = float((template.signal[filled] ** 2 / variance[filled]).sum())
     if not information > 0:
         msg = "no bin has signal over some background; a strength cannot be fitted"
         raise InputError(msg)
-    guess = float(1 / np.sqrt(information))
-    spec = workspace_of(template.scaled(guess), background_uncertainty=background_uncertainty)
-    return guess * fit_signal(spec).uncertainty
+    return 1 / float(np.sqrt(information))
 
 
 def expected_limit(template: Template, *, background_uncertainty: float, signal_pb: float) -> Numbers:
@@ -119,22 +132,32 @@ def expected_limit(template: Template, *, background_uncertainty: float, signal_
     Returns
     -------
     dict
-        ``limit_pb`` (median), ``limit_pb_minus_2`` to ``limit_pb_plus_2`` (bands in standard deviations), and
-        ``limit_pb_infinite_simulation``: the median if the simulation had no statistical uncertainty.
+        ``limit_pb`` (median), ``limit_pb_minus_2`` to ``limit_pb_plus_2`` (bands in standard deviations),
+        ``limit_pb_infinite_simulation``: the median if the simulation had no statistical uncertainty; and ``problem``:
+        empty, or why there are no limits and NaN in their place.
     """
-    unit = standard_deviation(template, background_uncertainty=background_uncertainty)
-    scaled = template.scaled(unit)
-    bands = find_limit(
-        workspace_of(scaled, background_uncertainty=background_uncertainty), tolerance=TOLERANCE
-    ).expected
-    ideal = workspace_of(scaled, background_uncertainty=background_uncertainty, mc_statistics=False)
     names = ("minus_2", "minus_1", "median", "plus_1", "plus_2")
-    numbers = {
-        f"limit_pb_{name}": float(value * unit * signal_pb) for name, value in zip(names, bands, strict=True)
-    }
+    try:
+        bands, infinite = _limits_pb(template, background_uncertainty, signal_pb)
+        problem = ""
+    except (
+        InputError
+    ) as error:  # told in the table: one score without a limit must not cost the others theirs
+        bands, infinite, problem = np.full(len(names), np.nan), np.nan, str(error)
+    numbers: Numbers = {f"limit_pb_{name}": float(value) for name, value in zip(names, bands, strict=True)}
     median = numbers.pop("limit_pb_median")
-    infinite = float(find_limit(ideal, tolerance=TOLERANCE).expected[2] * unit * signal_pb)
-    return {"limit_pb": median, **numbers, "limit_pb_infinite_simulation": infinite}
+    return {"limit_pb": median, **numbers, "limit_pb_infinite_simulation": infinite, "problem": problem}
+
+
+def _limits_pb(
+    template: Template, background_uncertainty: float, signal_pb: float
+) -> tuple[FloatArray, float]:
+    unit = natural_unit(template)
+    scaled = template.scaled(unit)
+    spec = workspace_of(scaled, background_uncertainty=background_uncertainty)
+    ideal = workspace_of(scaled, background_uncertainty=background_uncertainty, mc_statistics=False)
+    found, infinite = (find_limit(each, tolerance=TOLERANCE).expected for each in (spec, ideal))
+    return found * unit * signal_pb, float(infinite[2] * unit * signal_pb)
 
 
 class Toys(NamedTuple):
@@ -193,6 +216,7 @@ def throw_toys(
         toy = Likelihood(model, data)
         free = toy.fit(lowest=lowest_strength(toy), start=true)
         check_valid(free, "fit of a toy")
+        free.precision = PRECISION
         free.hesse()
         mu = float(free.values[toy.poi])
         z = float("nan")

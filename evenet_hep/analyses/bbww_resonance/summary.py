@@ -48,12 +48,10 @@ def summarize(
         sentences.append(
             f"SIC of {method} over xgboost: {ratio['value']:.3f} ± {ratio['error']:.3f} over the points."
         )
-    best = {
-        name: min(r["limit_pb"] for r in limits if r["point"] == name)
-        for name in dict.fromkeys(r["point"] for r in limits)
-    }
+    best = best_limits(limits)
     numbers["best_limit_pb"] = best
-    sentences.append(f"Best expected limits: {min(best.values()):.3g} to {max(best.values()):.3g} pb.")
+    if best:
+        sentences.append(f"Best expected limits: {min(best.values()):.3g} to {max(best.values()):.3g} pb.")
     numbers |= closure_numbers(toys, false_positives, halves)
     sentences.append(
         f"Toys: pulls between {numbers['pull_mean_lowest']:+.2f} and {numbers['pull_mean_highest']:+.2f}, widths "
@@ -90,6 +88,22 @@ def geometric_mean(rows: Sequence[Row], method: str, other: str) -> dict[str, fl
     value = float(np.exp(logs.mean())) if len(logs) else float("nan")
     error = value * float(logs.std(ddof=1) / np.sqrt(len(logs))) if len(logs) > 1 else float("nan")
     return {"value": value, "error": error, "points": len(logs)}
+
+
+def best_limits(limits: Sequence[Row]) -> dict[str, float]:
+    """Smallest expected limit of every point that has one, in pb.
+
+    Examples
+    --------
+    >>> best_limits([{"point": "a", "limit_pb": 2.0}, {"point": "a", "limit_pb": 1.0}, {"point": "b", "limit_pb": None}])
+    {'a': 1.0}
+    """
+    best: dict[str, float] = {}
+    for row in limits:
+        value = np.nan if row["limit_pb"] is None else float(row["limit_pb"])
+        if np.isfinite(value):
+            best[row["point"]] = min(value, best.get(row["point"], np.inf))
+    return best
 
 
 def closure_numbers(toys: Sequence[Row], false_positives: Sequence[Row], halves: Sequence[Row]) -> Numbers:

@@ -176,7 +176,7 @@ def score_folds(
     scores = np.full(len(rows), np.nan)
     for fold in range(config.folds):
         inside = events.fold[rows] == fold
-        scores[inside] = score_events(events, config, method, point, rows[inside], place / f"fold{fold}")
+        scores[inside] = score_events(events, method, point, rows[inside], place / f"fold{fold}")
     return scores
 
 
