@@ -231,7 +231,11 @@ def start_network(
     wanted = with_heads(model.config, ("classification",))
     dropped: dict[str, Any] = {name: None for name in HEADS if getattr(model.config, name) is not None}
     heads = dropped | {"classification": wanted.classification}
-    return extend(model, adapter=config.adapter, added=added, classes=CLASSES, heads=heads).model
+    tuned = extend(model, adapter=config.adapter, added=added, classes=CLASSES, heads=heads).model
+    if config.reset_object_encoder:
+        fresh = EveNet(tuned.config, tuned.schema)
+        tuned.object_encoder.load_state_dict(fresh.object_encoder.state_dict())
+    return tuned
 
 
 def _train_trees(

@@ -23,7 +23,7 @@ _CLASSES = (Stage(losses=LossWeights.only("classification")),)
 # events; a thousand training events in all need small batches to make any steps.
 _SMALL = FinetuneConfig(
     epochs=12,
-    batch_size=128,
+    batch_size=64,
     warmup=1.0,
     patience=4,
     weight_decay=0.01,
@@ -32,9 +32,9 @@ _SMALL = FinetuneConfig(
     rotate=True,
     stages=_CLASSES,
 )
-_FINETUNED = dataclasses.replace(_SMALL, lr=2e-3, lr_backbone=4e-4, weight_decay_backbone=1e-4)
-_SCRATCH = dataclasses.replace(_SMALL, lr=2e-3, lr_backbone=2e-3)
-_PARAMETRISED = dataclasses.replace(_FINETUNED, batch_size=256)
+_FINETUNED = dataclasses.replace(_SMALL, lr=3e-3, lr_backbone=3e-3)
+_SCRATCH = dataclasses.replace(_SMALL, lr=3e-3, lr_backbone=3e-3)
+_PARAMETRISED = dataclasses.replace(_FINETUNED, batch_size=128)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +112,8 @@ class BbwwConfig:
     """Part of the training events that decides when to stop."""
     seeds: tuple[int, ...] = (1, 2)
     """One training each, with its own first weights, order of events and validation events."""
+    reset_object_encoder: bool = True
+    """Begin the object encoder of fine-tuned networks anew: a joint pretraining bends it to its own classes."""
     adapter: int = 16
     """Width of the adapters of fine-tuned networks; 0 for none."""
     finetuned: FinetuneConfig = _FINETUNED

@@ -276,7 +276,7 @@ def count_false_positives(toys: Toys, thresholds: Sequence[float]) -> list[Numbe
         passed = int((toys.z > threshold).sum())
         expected = float(norm.sf(threshold))
         rate = passed / n
-        error = float(np.sqrt(max(rate * (1 - rate), expected * (1 - expected) / n) / n))
+        error = float(np.sqrt(max(rate * (1 - rate), expected * (1 - expected)) / n))
         rows.append(
             {
                 "z": threshold,
