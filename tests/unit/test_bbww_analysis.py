@@ -57,7 +57,9 @@ def make_events(n: int = 2000, seed: int = 1) -> BbwwEvents:
         "event_features": np.abs(rng.normal(size=(n, 10))).astype(np.float32),
     }
     who = [np.ones(n, int), np.ones(n, int), np.arange(n)]
-    return _events_of(("TT1L", "ST_t", *(p.name for p in POINTS)), POINTS, sample, columns, weight, who, folds=2)
+    return _events_of(
+        ("TT1L", "ST_t", *(p.name for p in POINTS)), POINTS, sample, columns, weight, who, folds=2
+    )
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +174,7 @@ def test_rows_masses_and_folds(events: BbwwEvents) -> None:
 def test_the_fold_of_an_event_does_not_depend_on_the_others(events: BbwwEvents) -> None:
     columns = {name: getattr(events, name)[::3] for name in ("features", "objects", "mask", "event_features")}
     who = [getattr(events, name)[::3] for name in ("run", "luminosityBlock", "event")]
-    part = _events_of(
-        events.names, POINTS, events.sample[::3], columns, events.weight[::3], who, folds=2
-    )
+    part = _events_of(events.names, POINTS, events.sample[::3], columns, events.weight[::3], who, folds=2)
     np.testing.assert_array_equal(part.fold, events.fold[::3])
     np.testing.assert_array_equal(part.half, events.half[::3])
 
@@ -203,9 +203,7 @@ def test_too_few_events_are_refused_by_name() -> None:
 # --- comparison
 
 
-def test_the_better_classifier_wins(
-    events: BbwwEvents, places: dict[tuple[str, str], list[Path]]
-) -> None:
+def test_the_better_classifier_wins(events: BbwwEvents, places: dict[tuple[str, str], list[Path]]) -> None:
     found = compare(events, places, BbwwConfig())
     assert [(row["method"], row["point"]) for row in found.rows] == list(places)
     first = found.rows[0]
@@ -244,7 +242,9 @@ def test_the_limit_of_a_counting_experiment() -> None:
     found = expected_limit(template([100.0], [1e4]), background_uncertainty=1e-4, signal_pb=0.5)
     assert found["limit_pb"] == pytest.approx(0.5 * 1.96, rel=0.02)
     assert found["limit_pb_infinite_simulation"] == pytest.approx(found["limit_pb"], rel=0.02)
-    assert found["limit_pb_minus_2"] < found["limit_pb_minus_1"] < found["limit_pb"] < found["limit_pb_plus_1"]
+    assert (
+        found["limit_pb_minus_2"] < found["limit_pb_minus_1"] < found["limit_pb"] < found["limit_pb_plus_1"]
+    )
     assert found["problem"] == ""
 
 
@@ -335,7 +335,15 @@ def test_figures_and_summary(events: BbwwEvents, places: dict[tuple[str, str], l
     winners = find_winners(found.rows)
     limits = [row | {"limit_pb": 1.0, "limit_pb_minus_1": 0.7, "limit_pb_plus_1": None} for row in found.rows]
     toys = [
-        {"point": "xyh_a", "injected": x, "found": x, "found_error": 0.1, "pull_mean": 0.0, "pull_width": 1.0}
+        {
+            "point": "xyh_a",
+            "injected": x,
+            "failed": 0,
+            "found": x,
+            "found_error": 0.1,
+            "pull_mean": 0.0,
+            "pull_width": 1.0,
+        }
         for x in (0.0, 2.0)
     ]
     halves = [{"pull": 0.5}, {"pull": -0.5}]

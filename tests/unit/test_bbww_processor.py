@@ -9,14 +9,14 @@ import awkward as ak
 import numpy as np
 import pytest
 from coffea.processor import accumulate
+from evenet_hep.processors import BbwwResonance, judge_scores
+from evenet_hep.processors.bbww_resonance import CUTS, count_cuts, score_edges
 
 from evenet_hep.errors import InputError
 from evenet_hep.events.bbww_columns import BbwwReader, loose_events, shift_objects
 from evenet_hep.events.bbww_selection import BbwwCuts, BbwwIdentification
 from evenet_hep.events.observables import remove_overlap
 from evenet_hep.events.tabular import FEATURES
-from evenet_hep.processors import BbwwResonance, judge_scores
-from evenet_hep.processors.bbww_resonance import CUTS, count_cuts, score_edges
 
 MUON = {"mass": 0.106, "charge": -1, "dxy": 0.0, "dz": 0.0, "mediumId": True, "pfRelIso04_all": 0.02}
 ELECTRON = {"mass": 0.0005, "charge": 1, "dxy": 0.0, "dz": 0.0, "mvaFall17V2Iso_WP90": True}
@@ -31,7 +31,11 @@ TAU = {
 
 def leptons(rng: np.random.Generator, counts: np.ndarray, common: dict[str, Any]) -> ak.Array:
     n = int(counts.sum())
-    columns = {"pt": rng.uniform(20, 120, n), "eta": rng.uniform(-2.6, 2.6, n), "phi": rng.uniform(-np.pi, np.pi, n)}
+    columns = {
+        "pt": rng.uniform(20, 120, n),
+        "eta": rng.uniform(-2.6, 2.6, n),
+        "phi": rng.uniform(-np.pi, np.pi, n),
+    }
     columns |= {name: np.full(n, value) for name, value in common.items()}
     return ak.zip({name: ak.unflatten(values, counts) for name, values in columns.items()})
 
@@ -115,7 +119,9 @@ def test_columns_are_those_of_the_selected_events(events: ak.Array) -> None:
 
 def test_chunks_add_up(events: ak.Array) -> None:
     whole = process(events, loose=0.1)
-    parts = accumulate([{"TT": process(events[:1500], loose=0.1)}, {"TT": process(events[1500:], loose=0.1)}])["TT"]
+    parts = accumulate(
+        [{"TT": process(events[:1500], loose=0.1)}, {"TT": process(events[1500:], loose=0.1)}]
+    )["TT"]
     assert parts["cutflow"] == whole["cutflow"]
     assert parts["topness"] == whole["topness"]
     for name, column in whole["columns"].items():

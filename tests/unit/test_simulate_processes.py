@@ -131,7 +131,10 @@ def test_plans_that_make_no_sense(tmp_path: Path, text: str, error: type[Excepti
 
 
 def test_missing_plans(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match="there is no plan 'everything'; plans are all, bbww_resonance, higgs_to_4b, pretraining, ttbar_spin"):
+    with pytest.raises(
+        FileError,
+        match="there is no plan 'everything'; plans are all, bbww_resonance, higgs_to_4b, pretraining, ttbar_spin",
+    ):
         requests_from_plan("everything", None)
     with pytest.raises(FileError, match=r"there is no plan .*mine\.yaml"):
         requests_from_plan(tmp_path / "mine.yaml", None)

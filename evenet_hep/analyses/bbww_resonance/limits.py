@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from iminuit import Minuit
 from numpy.random import Generator
 
 from evenet_hep.errors import InputError
-from evenet_hep.stats.limits import find_limit, fit_signal
+from evenet_hep.stats.limits import find_limit
 from evenet_hep.stats.profile_likelihood import (
     Likelihood,
-    check_valid,
     lowest_strength,
     minimum,
     read_likelihood,
@@ -202,7 +202,7 @@ def throw_toys(
     Returns
     -------
     Toys
-        ``z`` is NaN without ``significance``.
+        ``z`` is NaN without ``significance``; everything is NaN where a fit did not converge.
     """
     likelihood = read_likelihood(workspace_of(template, background_uncertainty=background_uncertainty))
     model = likelihood.model
@@ -214,17 +214,30 @@ def throw_toys(
     for _ in range(n_toys):
         data = np.r_[rng.poisson(expected[:n_bins]), _fluctuated(expected[n_bins:], model, rng)]
         toy = Likelihood(model, data)
-        free = toy.fit(lowest=lowest_strength(toy), start=true)
-        check_valid(free, "fit of a toy")
-        free.precision = PRECISION
-        free.hesse()
-        mu = float(free.values[toy.poi])
-        z = float("nan")
-        if significance:
+        free = _fit(toy, true)
+        mu, error = (
+            (float(free.values[toy.poi]), float(free.errors[toy.poi])) if free.valid else (np.nan, np.nan)
+        )
+        z = np.nan
+        if significance and free.valid:
             fixed = toy.fit(mu=0.0, start=np.array(free.values))
             z = float(np.sqrt(max(minimum(fixed) - minimum(free), 0.0))) if mu > 0 else 0.0
-        found.append((mu, float(free.errors[toy.poi]), z))
+        found.append((mu, error, z))
     return Toys(*np.array(found).T)
+
+
+def _fit(likelihood: Likelihood, start: FloatArray | None = None) -> Minuit:
+    """Minuit at the minimum, with the errors of its second derivatives.
+
+    Where bins hold hundreds of thousands of events the likelihood is the difference of large numbers. Minuit has to be told
+    its rounding error, or it takes noise for slopes and does not converge.
+    """
+    minuit = likelihood.fit(lowest=lowest_strength(likelihood), start=start)
+    minuit.precision = PRECISION
+    if not minuit.valid:
+        minuit.migrad()
+    minuit.hesse()
+    return minuit
 
 
 def _fluctuated(auxiliary: FloatArray, model: Any, rng: Generator) -> FloatArray:
@@ -243,14 +256,17 @@ def summarize_toys(toys: Toys, strength: float) -> Numbers:
     >>> abs(found["pull_mean"]) < 3 * found["pull_mean_error"], round(found["pull_width"], 1)
     (True, 1.0)
     """
-    pulls = (toys.mu - strength) / toys.uncertainty
+    converged = np.isfinite(toys.mu)
+    mu = toys.mu[converged]
+    pulls = (mu - strength) / toys.uncertainty[converged]
     n = len(pulls)
     width = float(pulls.std(ddof=1))
     return {
         "injected": strength,
         "toys": n,
-        "found": float(toys.mu.mean()),
-        "found_error": float(toys.mu.std(ddof=1) / np.sqrt(n)),
+        "failed": int((~converged).sum()),
+        "found": float(mu.mean()),
+        "found_error": float(mu.std(ddof=1) / np.sqrt(n)),
         "pull_mean": float(pulls.mean()),
         "pull_mean_error": width / np.sqrt(n),
         "pull_width": width,
@@ -270,10 +286,11 @@ def count_false_positives(toys: Toys, thresholds: Sequence[float]) -> list[Numbe
     """
     from scipy.stats import norm  # noqa: PLC0415
 
-    n = len(toys.z)
+    z = toys.z[np.isfinite(toys.z)]
+    n = len(z)
     rows = []
     for threshold in thresholds:
-        passed = int((toys.z > threshold).sum())
+        passed = int((z > threshold).sum())
         expected = float(norm.sf(threshold))
         rate = passed / n
         error = float(np.sqrt(max(rate * (1 - rate), expected * (1 - expected)) / n))
@@ -310,15 +327,18 @@ def halves_closure(
     Returns
     -------
     dict
-        ``injected``, ``found``, ``error`` and ``pull``.
+        ``injected``, ``found``, ``error`` and ``pull``; NaN if the fit did not converge.
     """
     mixed = data.background + strength * data.signal
     spec = workspace_of(template, background_uncertainty=background_uncertainty, observed=mixed)
-    fit = fit_signal(spec)
+    likelihood = read_likelihood(spec)
+    fit = _fit(likelihood)
+    name = fit.parameters[likelihood.poi]
+    found, error = (float(fit.values[name]), float(fit.errors[name])) if fit.valid else (np.nan, np.nan)
     # The strength is about sum(w (d - b)) / sum(w s) with w = s / variance. What the simulation of the data adds to that:
     of_data = data.background_variance + strength**2 * data.signal_variance
     variance = np.maximum(template.background + template.background_variance, 1e-12)
     information = template.signal**2 / variance
     extra = float((information * of_data / variance).sum() / information.sum())
-    error = fit.uncertainty * float(np.sqrt(1 + extra))
-    return {"injected": strength, "found": fit.mu, "error": error, "pull": (fit.mu - strength) / error}
+    error *= float(np.sqrt(1 + extra))
+    return {"injected": strength, "found": found, "error": error, "pull": (found - strength) / error}

@@ -112,8 +112,12 @@ def closure_numbers(toys: Sequence[Row], false_positives: Sequence[Row], halves:
     for name in ("pull_mean", "pull_width"):
         values = [row[name] for row in toys]
         numbers |= {f"{name}_lowest": min(values), f"{name}_highest": max(values)}
-    pulls = np.array([row["pull"] for row in halves])
-    numbers |= {"halves_pull_mean": float(pulls.mean()), "halves_pull_width": float(pulls.std(ddof=1))}
+    pulls = np.array([row["pull"] for row in halves], float)  # None, where a fit failed, becomes NaN
+    numbers |= {
+        "halves_pull_mean": float(np.nanmean(pulls)),
+        "halves_pull_width": float(np.nanstd(pulls, ddof=1)),
+        "fits_failed": int(np.isnan(pulls).sum()) + sum(row["failed"] for row in toys),
+    }
     numbers["false_positives"] = {}
     for z in dict.fromkeys(row["z"] for row in false_positives):
         mine = [row for row in false_positives if row["z"] == z]
