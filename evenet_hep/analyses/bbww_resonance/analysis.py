@@ -193,8 +193,9 @@ def _train(
                 jobs[name] = (path, str(home), config, method, point, seed)
                 for each in events.points if point is None else (point,):
                     places.setdefault((method, each.name), []).append(home)
-    # By seed, so that a run that is cut off has complete ones; the longest first, so that no core waits at the end.
-    ordered = dict(sorted(jobs.items(), key=lambda item: (item[1][-1], item[1][-2] is not None)))
+    # By seed and point, so that a run that is cut off has complete ones; the longest first.
+    order = [None, *events.points]
+    ordered = dict(sorted(jobs.items(), key=lambda item: (item[1][-1], order.index(item[1][-2]))))
     done = run_steps(
         folder, ordered, train_and_score, cores=config.cores, label="trainings", progress=progress
     )
