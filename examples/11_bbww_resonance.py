@@ -196,16 +196,22 @@ def write_page(out: Path, docs: Path) -> None:
         f"evenet_hep {evenet_hep.__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     )
     seeds = f"trainings {settings['seeds']}, shifts {settings['systematics']['seed']}, toys {settings['closure']['seed']}"
-    parts = [
-        f"{versions}; seeds: {seeds}.",
-        f"### Selection\n\n{cutflow(read['cutflow'])}",
-        f"### Significance improvement (AUC)\n\n{significance(read['significance'])}",
-        f"### Background at that cut, expected events (effective simulated events)\n\n{background(read['significance'])}",
-        f"### Expected limits in pb (with unlimited simulation)\n\n{limits(read['limits'])}",
-        f"### Closure\n\n{closure(read['closure'], read['false_positives'])}",
-        f"### Systematic shifts\n\n{systematics(read['systematics'])}",
-        "### In words\n\n" + read["summary"]["summary"].replace("<", "&lt;"),
-    ]
+    parts = [f"{versions}; seeds: {seeds}."]
+    # A folder of a run that is not finished gives the part of the page that is.
+    if "cutflow" in read:
+        parts.append(f"### Selection\n\n{cutflow(read['cutflow'])}")
+    if rows := read.get("significance"):
+        parts.append(f"### Significance improvement (AUC)\n\n{significance(rows)}")
+        title = "Background at that cut, expected events (effective simulated events)"
+        parts.append(f"### {title}\n\n{background(rows)}")
+    if "limits" in read:
+        parts.append(f"### Expected limits in pb (with unlimited simulation)\n\n{limits(read['limits'])}")
+    if "closure" in read:
+        parts.append(f"### Closure\n\n{closure(read['closure'], read['false_positives'])}")
+    if read.get("systematics"):
+        parts.append(f"### Systematic shifts\n\n{systematics(read['systematics'])}")
+    if "summary" in read:
+        parts.append("### In words\n\n" + read["summary"]["summary"])
     (docs / "bbww-resonance-results.txt").write_text("\n\n".join(parts) + "\n")
     for name in FIGURES:
         if (out / f"{name}.png").is_file():

@@ -59,8 +59,9 @@ def plot_winners(winners: Sequence[Row]) -> Figure:
         panel.scatter(
             row["m_x"], row["m_y"], s=1500, marker="s", color=colour, alpha=0.9 if row["is_clear"] else 0.35
         )
+        error = f"\n±{row['lead_error']:.2f}" if np.isfinite(row["lead_error"]) else ""
         panel.annotate(
-            f"{row['lead']:.2f}\n±{row['lead_error']:.2f}",
+            f"{row['lead']:.2f}{error}",
             (row["m_x"], row["m_y"]),
             ha="center",
             va="center",
