@@ -243,7 +243,7 @@ def _fit(likelihood: Likelihood, start: FloatArray | None = None) -> Minuit:
 def _fluctuated(auxiliary: FloatArray, model: Any, rng: Generator) -> FloatArray:
     """Auxiliary measurements: normal, around their nominal values, with the widths the model gives them."""
     widths = [np.ravel(model.config.param_set(name).width()) for name in model.config.auxdata_order]
-    return auxiliary + rng.normal(size=len(auxiliary)) * np.concatenate(widths)
+    return np.asarray(auxiliary + rng.normal(size=len(auxiliary)) * np.concatenate(widths))
 
 
 def summarize_toys(toys: Toys, strength: float) -> Numbers:
