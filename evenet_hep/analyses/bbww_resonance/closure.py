@@ -50,7 +50,6 @@ def toy_job(template: Template, config: BbwwConfig, strength: float | None) -> N
         config.closure.background_toys if strength is None else config.closure.toys,
         rng,
         background_uncertainty=config.background_uncertainty,
-        significance=strength is None,
     )
     if strength is None:
         return {"false_positives": count_false_positives(toys, config.closure.thresholds)}

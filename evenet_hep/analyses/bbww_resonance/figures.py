@@ -211,6 +211,6 @@ def plot_closure(toys: Sequence[Row], halves: Sequence[Row]) -> Figure:
     pulls = np.array([row["pull"] for row in halves], float)
     pulls = pulls[np.isfinite(pulls)]
     right.hist(pulls, np.linspace(-4, 4, 17), color="0.6")
-    right.set_xlabel("(found - injected) / error, fits of independent halves")
+    right.set_xlabel("pulls of the fits of independent halves")
     right.set_title(f"mean {pulls.mean():.2f}, width {pulls.std():.2f}", fontsize=9)
     return figure

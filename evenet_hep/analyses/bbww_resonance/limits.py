@@ -161,19 +161,24 @@ def _limits_pb(
 
 
 class Toys(NamedTuple):
-    """Fits of toys at one strength.
+    """Fits of toys at one strength; NaN where a fit did not converge.
 
     Parameters
     ----------
-    mu, uncertainty : float array, shape (n_toys,)
-        Fitted strengths and their uncertainties.
-    z : float array, shape (n_toys,)
-        Significance of an excess, sqrt(q0); 0 for a deficit.
+    mu : float array, shape (n_toys,)
+        Fitted strengths.
+    pull : float array, shape (n_toys,)
+        Distance of the fit from the injected strength: the signed root of the likelihood ratio of the two. With a
+        parabolic likelihood it is the difference over its error; here errors grow with the strength.
     """
 
     mu: FloatArray
-    uncertainty: FloatArray
-    z: FloatArray
+    pull: FloatArray
+
+    @property
+    def z(self) -> FloatArray:
+        """Significance of an excess where nothing was injected: sqrt(q0), 0 for a deficit."""
+        return np.asarray(np.where(self.mu > 0, self.pull, np.where(np.isfinite(self.mu), 0.0, np.nan)))
 
 
 def throw_toys(
@@ -183,7 +188,6 @@ def throw_toys(
     rng: Generator,
     *,
     background_uncertainty: float,
-    significance: bool = False,
 ) -> Toys:
     """Fit toys in which everything fluctuates that is uncertain: events (Poisson), background yield, simulation.
 
@@ -196,13 +200,10 @@ def throw_toys(
     rng : Generator
     background_uncertainty : float
         Relative.
-    significance : bool
-        Also find the significance of every toy, for a second fit each.
 
     Returns
     -------
     Toys
-        ``z`` is NaN without ``significance``; everything is NaN where a fit did not converge.
     """
     likelihood = read_likelihood(workspace_of(template, background_uncertainty=background_uncertainty))
     model = likelihood.model
@@ -215,29 +216,29 @@ def throw_toys(
         data = np.r_[rng.poisson(expected[:n_bins]), _fluctuated(expected[n_bins:], model, rng)]
         toy = Likelihood(model, data)
         free = _fit(toy, true)
-        mu, error = (
-            (float(free.values[toy.poi]), float(free.errors[toy.poi])) if free.valid else (np.nan, np.nan)
-        )
-        z = np.nan
-        if significance and free.valid:
-            fixed = toy.fit(mu=0.0, start=np.array(free.values))
-            z = float(np.sqrt(max(minimum(fixed) - minimum(free), 0.0))) if mu > 0 else 0.0
-        found.append((mu, error, z))
+        pull = _pull(toy, free, strength) if free.valid else np.nan
+        found.append((float(free.values[toy.poi]) if free.valid else np.nan, pull))
     return Toys(*np.array(found).T)
 
 
 def _fit(likelihood: Likelihood, start: FloatArray | None = None) -> Minuit:
-    """Minuit at the minimum, with the errors of its second derivatives.
+    """Minuit at the minimum.
 
     Where bins hold hundreds of thousands of events the likelihood is the difference of large numbers. Minuit has to be told
     its rounding error, or it takes noise for slopes and does not converge.
     """
     minuit = likelihood.fit(lowest=lowest_strength(likelihood), start=start)
-    minuit.precision = PRECISION
     if not minuit.valid:
+        minuit.precision = PRECISION
         minuit.migrad()
-    minuit.hesse()
     return minuit
+
+
+def _pull(likelihood: Likelihood, free: Minuit, strength: float) -> float:
+    """Signed root of the likelihood ratio of a strength and the best one."""
+    fixed = likelihood.fit(mu=strength, start=np.array(free.values))
+    root = float(np.sqrt(max(minimum(fixed) - minimum(free), 0.0)))
+    return root if float(free.values[likelihood.poi]) > strength else -root
 
 
 def _fluctuated(auxiliary: FloatArray, model: Any, rng: Generator) -> FloatArray:
@@ -252,13 +253,12 @@ def summarize_toys(toys: Toys, strength: float) -> Numbers:
     Examples
     --------
     >>> rng = np.random.default_rng(1)
-    >>> found = summarize_toys(Toys(rng.normal(2.0, 0.5, 1000), np.full(1000, 0.5), np.zeros(1000)), 2.0)
+    >>> found = summarize_toys(Toys(rng.normal(2.0, 0.5, 1000), rng.normal(size=1000)), 2.0)
     >>> abs(found["pull_mean"]) < 3 * found["pull_mean_error"], round(found["pull_width"], 1)
     (True, 1.0)
     """
     converged = np.isfinite(toys.mu)
-    mu = toys.mu[converged]
-    pulls = (mu - strength) / toys.uncertainty[converged]
+    mu, pulls = toys.mu[converged], toys.pull[converged]
     n = len(pulls)
     width = float(pulls.std(ddof=1))
     return {
@@ -279,7 +279,7 @@ def count_false_positives(toys: Toys, thresholds: Sequence[float]) -> list[Numbe
 
     Examples
     --------
-    >>> toys = Toys(np.zeros(4), np.ones(4), np.array([0.0, 0.5, 1.5, 2.5]))
+    >>> toys = Toys(np.array([-1.0, 0.5, 1.5, 2.5]), np.array([-1.0, 0.5, 1.5, 2.5]))
     >>> found = count_false_positives(toys, [1.0])[0]
     >>> found["rate"], round(found["rate_error"], 2), round(found["expected"], 3)
     (0.5, 0.25, 0.159)
@@ -327,18 +327,18 @@ def halves_closure(
     Returns
     -------
     dict
-        ``injected``, ``found``, ``error`` and ``pull``; NaN if the fit did not converge.
+        ``injected``, ``found`` and ``pull`` (as in :class:`Toys`); NaN if the fit did not converge.
     """
     mixed = data.background + strength * data.signal
     spec = workspace_of(template, background_uncertainty=background_uncertainty, observed=mixed)
     likelihood = read_likelihood(spec)
     fit = _fit(likelihood)
-    name = fit.parameters[likelihood.poi]
-    found, error = (float(fit.values[name]), float(fit.errors[name])) if fit.valid else (np.nan, np.nan)
     # The strength is about sum(w (d - b)) / sum(w s) with w = s / variance. What the simulation of the data adds to that:
     of_data = data.background_variance + strength**2 * data.signal_variance
     variance = np.maximum(template.background + template.background_variance, 1e-12)
     information = template.signal**2 / variance
     extra = float((information * of_data / variance).sum() / information.sum())
-    error *= float(np.sqrt(1 + extra))
-    return {"injected": strength, "found": found, "error": error, "pull": (found - strength) / error}
+    if not fit.valid:
+        return {"injected": strength, "found": np.nan, "pull": np.nan}
+    pull = _pull(likelihood, fit, strength) / float(np.sqrt(1 + extra))
+    return {"injected": strength, "found": float(fit.values[likelihood.poi]), "pull": pull}
