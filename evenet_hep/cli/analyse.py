@@ -31,7 +31,7 @@ Settings = Annotated[
 
 def tell(report: AnalysisReport) -> None:
     """Print the result of an analysis and where its files are."""
-    console.print(report.summary, highlight=False)
+    console.print(report.summary, highlight=False, markup=False)
     console.print(f"tables and figures: {report.out}", soft_wrap=True)
 
 

@@ -81,7 +81,8 @@ def places(events: BbwwEvents, tmp_path_factory: pytest.TempPathFactory) -> dict
         for point in POINTS:
             for seed in (1, 2):
                 home = tmp_path_factory.mktemp("scores")
-                np.savez(home / "scores.npz", **{point.name: scores_of(events, point, noise, seed)})
+                scores: dict[str, Any] = {point.name: scores_of(events, point, noise, seed)}
+                np.savez(home / "scores.npz", **scores)
                 found.setdefault((method, point.name), []).append(home)
     return found
 

@@ -154,7 +154,7 @@ def save_scores(path: Path, scores: dict[str, FloatArray]) -> None:
         msg = f"events without a score: {missing}"
         raise FloatingPointError(msg)
     fresh = path.with_name(".scores.part.npz")
-    np.savez(fresh, **scores)
+    np.savez(fresh, **scores)  # type: ignore[arg-type]  # no score is called allow_pickle
     fresh.replace(path)
 
 

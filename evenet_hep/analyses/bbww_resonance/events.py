@@ -123,7 +123,7 @@ class BbwwEvents:
         """Events that decide when a training stops, by the hash of the event and the seed."""
         parts = {"train": 1 - fraction, "val": fraction}
         found = split_of(self.run, self.luminosityBlock, self.event, parts, salt=f"validation {seed}")
-        return found == 1
+        return np.asarray(found == 1)
 
     def save(self, path: Path) -> None:
         """Write one file, complete or not at all."""
@@ -254,8 +254,9 @@ def _events_of(
     folds: int,
 ) -> BbwwEvents:
     equal = {str(k): 1 / folds for k in range(folds)}
-    fold = split_of(*who, equal, salt="folds").astype(np.int64)
-    half = split_of(*who, {"a": 0.5, "b": 0.5}, salt="halves") == 1
+    run, lumi, number = who
+    fold = split_of(run, lumi, number, equal, salt="folds").astype(np.int64)
+    half = split_of(run, lumi, number, {"a": 0.5, "b": 0.5}, salt="halves") == 1
     return BbwwEvents(
         names, points, sample, **columns, weight=weight, fold=fold, half=half,
         run=who[0], luminosityBlock=who[1], event=who[2],
