@@ -145,6 +145,10 @@ class AnalysisFolder:
             raise FileError(msg) from error
         return dict(found)
 
+    def is_done(self, name: str) -> bool:
+        """Whether a step is finished."""
+        return (self.out / "steps" / f"{name}.json").exists()
+
     def home(self, name: str) -> Path:
         """A folder for what a step keeps beside its numbers, such as the checkpoints of a training."""
         place = self.out / "steps" / name

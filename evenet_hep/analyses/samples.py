@@ -145,6 +145,12 @@ def choose(samples: Mapping[str, EventSample], names: Iterable[str]) -> dict[str
     return {name: samples[name] for name in wanted}
 
 
+class AnalysisSchema(NanoAODSchema):  # type: ignore[misc]
+    """NanoAOD without warnings about cross-references; in a class, so that they stay away in every process."""
+
+    warn_missing_crossrefs = False
+
+
 def run_processor(
     samples: Mapping[str, EventSample],
     instance: processor.ProcessorABC,
@@ -173,7 +179,6 @@ def run_processor(
     dict
         What the processor accumulated.
     """
-    NanoAODSchema.warn_missing_crossrefs = False
     executor = (
         processor.IterativeExecutor(status=progress)
         if cores == 1
@@ -183,7 +188,7 @@ def run_processor(
         name: {"files": {str(path.absolute()): "Events" for path in sample.files}}
         for name, sample in samples.items()
     }
-    runner = processor.Runner(executor, schema=NanoAODSchema, chunksize=chunk_size)
+    runner = processor.Runner(executor, schema=AnalysisSchema, chunksize=chunk_size)
     with warnings.catch_warnings():
         # coffea replaces mass and charge of photons and says so for every chunk
         warnings.filterwarnings("ignore", "Branch Photon_", RuntimeWarning)

@@ -31,5 +31,14 @@ Settings = Annotated[
 
 def tell(report: AnalysisReport) -> None:
     """Print the result of an analysis and where its files are."""
-    console.print(report.summary, highlight=False)
+    console.print(report.summary, highlight=False, markup=False)
     console.print(f"tables and figures: {report.out}", soft_wrap=True)
+
+
+@analyse.command(name="bbww-resonance")
+def bbww_resonance(events: Events, out: Out, config: File = None, settings: Settings = None) -> None:
+    """X -> YH -> bb WW on a grid of masses: networks and baselines, significance, limits, closure, systematics."""
+    with console.status("loading torch"):
+        from evenet_hep.analyses.bbww_resonance import analyse_bbww, read_bbww_config  # noqa: PLC0415
+
+    tell(analyse_bbww(events, out, read_bbww_config(config, settings or ()), progress=True))

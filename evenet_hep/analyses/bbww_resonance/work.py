@@ -1,0 +1,84 @@
+"""Many steps of an analysis on the cores of one machine: each is done once, and kept."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from evenet_hep.analyses.folder import AnalysisFolder
+
+
+def run_steps(
+    folder: AnalysisFolder,
+    jobs: Mapping[str, tuple[Any, ...]],
+    compute: Callable[..., dict[str, Any]],
+    *,
+    cores: int,
+    label: str,
+    progress: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Numbers of many steps, by name; those that are finished are read.
+
+    Parameters
+    ----------
+    folder : AnalysisFolder
+        Where they are kept.
+    jobs : mapping of str to tuple
+        Name of a step -> arguments of ``compute``.
+    compute : callable
+        A function of a module, as it is sent to other processes.
+    cores : int
+        Processes; with 1 everything happens in this one.
+    label : str
+        For the progress bar.
+    progress : bool
+        Draw it.
+
+    Returns
+    -------
+    dict of str to dict
+        In the order of ``jobs``.
+    """
+    missing = {name: job for name, job in jobs.items() if not folder.is_done(name)}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
+        if cores == 1 or len(missing) <= 1:
+            for name, job in missing.items():
+                folder.step(name, lambda job=job: compute(*job))  # type: ignore[misc]
+                bar.advance(task)
+        else:
+            _in_processes(folder, missing, compute, cores, lambda: bar.advance(task))
+    return {name: folder.step(name, dict) for name in jobs}
+
+
+def _in_processes(
+    folder: AnalysisFolder,
+    jobs: Mapping[str, tuple[Any, ...]],
+    compute: Callable[..., dict[str, Any]],
+    cores: int,
+    advance: Callable[[], None],
+) -> None:
+    # Spawned, not forked: torch does not survive a fork. One thread each, as there is one process per core.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(cores, len(jobs)), mp_context=context, initializer=_one_thread)
+    try:
+        futures = {pool.submit(compute, *job): name for name, job in jobs.items()}
+        for future in as_completed(futures):
+            found = future.result()
+            folder.step(futures[future], lambda found=found: found)  # type: ignore[misc]
+            advance()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
