@@ -1,0 +1,1 @@
+"""Spin correlations and entanglement of top pairs."""
