@@ -9,6 +9,7 @@ Three steps, each on what the one before gave, so that shifted objects take the 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import awkward as ak
@@ -40,7 +41,8 @@ _LEPTON = ("pt", "eta", "phi", "mass", "charge")
 _JET = ("pt", "eta", "phi", "mass", "btag")
 
 
-class DileptonObjects(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class DileptonObjects:
     """Objects of many events.
 
     Parameters
@@ -68,7 +70,7 @@ class DileptonObjects(NamedTuple):
     def with_energy_scale(self, alpha: npt.ArrayLike) -> DileptonObjects:
         """The same events with the pT of all jets scaled by 1 + alpha, and the missing momentum that goes with it."""
         shifted = shift_energy_scale(self.jets, self.met, alpha)
-        return self._replace(jets=shifted.jets, met=shifted.met)
+        return dataclasses.replace(self, jets=shifted.jets, met=shifted.met)
 
     def collections(self) -> dict[str, ak.Array]:
         """What a network reads: leptons, and of the jets above 20 GeV the hardest four b jets and six others."""

@@ -120,8 +120,19 @@ class SpinMatrix(NamedTuple):
     covariance_data: FloatArray
     covariance_response: FloatArray
 
+    def is_known(self, m_tt_bin: int) -> bool:
+        """Whether a bin of m(ttbar) has coefficients and their covariance."""
+        parts = (self.values, self.covariance_data, self.covariance_response)
+        return all(bool(np.isfinite(part[m_tt_bin]).all()) for part in parts)
+
     def markers(self, m_tt_bin: int, *, errors: Literal["data", "response", "both"] = "both") -> Entanglement:
-        """Markers of entanglement of one bin of m(ttbar), with chosen uncertainties."""
+        """Markers of entanglement of one bin of m(ttbar), with chosen uncertainties.
+
+        Raises
+        ------
+        InputError
+            If the bin has no coefficients (NaN): there were too few events.
+        """
         parts = {
             "data": self.covariance_data[m_tt_bin],
             "response": self.covariance_response[m_tt_bin],
@@ -264,6 +275,7 @@ def _moment(
     scale = (9.0 if observable >= 6 else 3.0) / POWERS[observable]
     blocks = unfolded.values.reshape(N_M_TT, N_BINS)
     total = blocks.sum(axis=1)
+    total = np.where(total > 0, total, np.nan)  # a bin without events has no coefficients
     means = blocks @ CENTERS / total
     weights = scale * (CENTERS - means[:, None]) / total[:, None]  # (4, 20)
     jacobian = unfolded.jacobian.reshape(N_M_TT, N_BINS, N_FLAT)
@@ -326,8 +338,14 @@ def response_covariance(
         responses = fill_responses(reference.resampled(counts))
         found.append(unfold_spectra(spectra, variances, responses, observables, settings).values)
     stacked = np.stack(found)  # (replicas, 4, O)
-    centred = stacked - stacked.mean(axis=0)
-    return np.einsum("rma,rmb->mab", centred, centred) / max(replicas - 1, 1)
+    return np.stack([_covariance(stacked[:, m]) for m in range(N_M_TT)])
+
+
+def _covariance(replicas: FloatArray) -> FloatArray:
+    """Covariance of the columns, of the rows without NaN; NaN with fewer than two of them."""
+    known = replicas[np.isfinite(replicas).all(axis=1)]
+    centred = known - (known.mean(axis=0) if len(known) else 0.0)
+    return np.asarray(centred.T @ centred / (len(known) - 1 if len(known) > 1 else np.nan))
 
 
 def true_matrix(angles: SpinAngles, valid: BoolArray, weights: FloatArray) -> SpinMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,8 @@ TRAIN, VAL, RESPONSE, PSEUDO_DATA = range(4)
 BRANCHES = r"/^(run|luminosityBlock|event|genWeight|spinWeight|n?(Electron|Muon|Jet|MET|GenPart)(_.*)?)$/"
 
 
-class SpinSample(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class SpinSample:
     """Simulated top pairs.
 
     Parameters
@@ -102,7 +104,7 @@ def read_spin_sample(
     max_events: int | None = None,
     btag: str = "btagDeepFlavB",
     working_point: float = 0.2489,
-    tick: Callable[[int, int], None] = lambda done, total: None,
+    tick: Callable[[int, int], None] | None = None,
 ) -> SpinSample:
     """Read simulated top pairs.
 
@@ -116,7 +118,7 @@ def read_spin_sample(
         Read no more than about so many.
     btag, working_point
         As for :func:`~evenet_hep.events.ttbar_dilepton.dilepton_objects`.
-    tick : callable
+    tick : callable, optional
         Called with the numbers of files done and of all files.
 
     Raises
@@ -130,7 +132,8 @@ def read_spin_sample(
     splits["pseudo-data"] = 1.0 - sum(fractions)
     parts, n_events = [], 0
     for number, path in enumerate(sample.files):
-        tick(number, len(sample.files))
+        if tick is not None:
+            tick(number, len(sample.files))
         events = NanoEventsFactory.from_root(
             {str(path): "Events"},
             schemaclass=NanoAODSchema,
@@ -141,7 +144,8 @@ def read_spin_sample(
         n_events += len(parts[-1])
         if max_events is not None and n_events >= max_events:
             break
-    tick(len(sample.files), len(sample.files))
+    if tick is not None:
+        tick(len(sample.files), len(sample.files))
     whole = _join(parts)
     if not whole.truth.valid.any():
         msg = f"sample {sample.name} must hold top pairs that decay to two electrons or muons; found none in {n_events} events"
@@ -182,7 +186,7 @@ def _at(position: IntArray, slot: IntArray) -> IntArray:
 
 def _join(parts: Sequence[SpinSample]) -> SpinSample:
     objects = DileptonObjects(
-        *(ak.concatenate(columns) for columns in zip(*(p.objects for p in parts), strict=True))
+        *(ak.concatenate([getattr(p.objects, name) for p in parts]) for name in ("leptons", "jets", "met"))
     )
     truth = _join_truth([p.truth for p in parts])
     rest = [np.concatenate([getattr(p, name) for p in parts]) for name in ("weight", "spin_weight", "part")]

@@ -1,0 +1,204 @@
+"""Does the correlation of the generator come back? Random divisions of the events, and spin correlations of any strength.
+
+For every division of the events into response and pseudo-data, pseudo-data of several strengths are unfolded with the same
+response, once with the statistics of the simulated events and once as data of the projected luminosity, fluctuated event by
+event. Halves of one sample are complementary: what one has too many of, the other lacks. The spread of the results over
+divisions is that of independent samples all the same, because each half varies by less than an independent one would.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from evenet_hep.analyses.ttbar_spin.measure import (
+    DIAGONAL,
+    Reference,
+    Settings,
+    data_covariance,
+    fill_responses,
+    fill_spectra,
+    response_covariance,
+    unfold_spectra,
+)
+
+FloatArray = npt.NDArray[np.float64]
+
+ONE_SIDED_95 = 1.6448536269514722  # standard deviations
+
+
+class ClosureEvents(NamedTuple):
+    """Events that are divided into response and pseudo-data.
+
+    Parameters
+    ----------
+    measured, true : float64 array, shape (3, n_events)
+        Flat bins of the products kk, rr and nn.
+    weight, spin_weight : float64 array, shape (n_events,)
+        As in :class:`~evenet_hep.analyses.ttbar_spin.sample.SpinSample`.
+    """
+
+    measured: FloatArray
+    true: FloatArray
+    weight: FloatArray
+    spin_weight: FloatArray
+
+    def weights(self, strength: float) -> FloatArray:
+        """Event weights for spin correlations of some strength."""
+        return self.weight * (1.0 + strength * (self.spin_weight - 1.0))
+
+
+class Closure(NamedTuple):
+    """Unfolded -tr C, an entanglement marker that is linear in the coefficients (entangled above 1).
+
+    Parameters
+    ----------
+    strengths : float64 array, shape (S,)
+        Of the spin correlations in the pseudo-data.
+    true : float64 array, shape (S, 4)
+        Of the generator, in bins of m(ttbar).
+    own, projected : float64 array, shape (n_splits, S, 4)
+        Unfolded from pseudo-data with the statistics of the simulated events, and of the projected luminosity.
+    own_error, projected_error : float64 array, shape (n_splits, S, 4)
+        Their statistical errors, of the data alone.
+    simulation_error : float64 array, shape (S, 4)
+        What the simulated events in the response add.
+    """
+
+    strengths: FloatArray
+    true: FloatArray
+    own: FloatArray
+    projected: FloatArray
+    own_error: FloatArray
+    projected_error: FloatArray
+    simulation_error: FloatArray
+
+    def pulls(self, which: str = "own") -> FloatArray:
+        """(unfolded - true) / error of data and simulation together, shape (n_splits, S, 4)."""
+        values, errors = (
+            (self.own, self.own_error) if which == "own" else (self.projected, self.projected_error)
+        )
+        return np.asarray((values - self.true) / np.sqrt(errors**2 + self.simulation_error**2))
+
+    def claims(self, which: str = "own", *, bias: float = 0.0) -> FloatArray:
+        """Fraction of the divisions in which entanglement is claimed at 95 % confidence, shape (S, 4).
+
+        Parameters
+        ----------
+        which : {"own", "projected"}
+            Statistics of the pseudo-data.
+        bias : float
+            A further uncertainty of -tr C, such as that of the unfolding.
+        """
+        values, errors = (
+            (self.own, self.own_error) if which == "own" else (self.projected, self.projected_error)
+        )
+        total = np.sqrt(errors**2 + self.simulation_error**2 + bias**2)
+        return np.asarray(((values - 1.0) / total > ONE_SIDED_95).mean(axis=0))
+
+    def slope(self, m_tt_bin: int = 0) -> float:
+        """Change of the mean unfolded value with the true one: 1 without bias."""
+        return float(np.polyfit(self.true[:, m_tt_bin], self.own[:, :, m_tt_bin].mean(axis=0), 1)[0])
+
+
+def boundary_strength(true_without: float, true_full: float) -> float | None:
+    """Strength at which -tr C is 1, the boundary of entanglement; None if it is not between 0 and 1.
+
+    Examples
+    --------
+    >>> boundary_strength(0.0, 1.6)
+    0.625
+    """
+    strength = (1.0 - true_without) / (true_full - true_without)
+    return float(strength) if 0 < strength < 1 else None
+
+
+def close(
+    events: ClosureEvents,
+    true: FloatArray,
+    settings: Settings,
+    *,
+    strengths: FloatArray,
+    response_strength: float,
+    expected: float,
+    splits: int,
+    replicas: int,
+    seed: int,
+) -> Closure:
+    """Unfold pseudo-data of several strengths in many divisions of the events.
+
+    Parameters
+    ----------
+    events : ClosureEvents
+    true : float64 array, shape (S, 4)
+        -tr C of the generator for each strength.
+    settings : Settings
+        Of the unfolding.
+    strengths : float64 array, shape (S,)
+    response_strength : float
+        Of the spin correlations in the response.
+    expected : float
+        Top pairs in the data of the projection, before any selection.
+    splits, replicas, seed : int
+        Divisions, resampled responses, and the seed of random numbers.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (splits, len(strengths), true.shape[1])
+    own, own_error, projected, projected_error = (np.empty(shape) for _ in range(4))
+    by_simulation = np.empty(true.shape)
+    for i in range(splits):
+        in_response = rng.random(len(events.weight)) < 0.5
+        reference = Reference(events.measured, events.true, events.weights(response_strength)).take(
+            in_response
+        )
+        responses = fill_responses(reference)
+        measured = events.measured[:, ~in_response]
+        for s, strength in enumerate(strengths):
+            weights = events.weights(strength)[~in_response]
+            found = _trace(measured, weights, weights**2, responses, settings)
+            own[i, s], own_error[i, s] = found
+            counts = rng.poisson(np.maximum(weights, 0.0) * expected / weights.sum()).astype(np.float64)
+            projected[i, s], projected_error[i, s] = _trace(measured, counts, counts, responses, settings)
+            if i == 0:
+                spectra, variances = fill_spectra(measured, weights), fill_spectra(measured, weights**2)
+                options = {"replicas": replicas, "seed": seed}
+                covariance = response_covariance(spectra, variances, reference, DIAGONAL, settings, **options)
+                by_simulation[s] = np.sqrt(covariance.sum(axis=(1, 2)))
+    return Closure(strengths, true, own, projected, own_error, projected_error, by_simulation)
+
+
+def _trace(
+    measured: FloatArray, weights: FloatArray, variances: FloatArray, responses: list[Any], settings: Settings
+) -> tuple[FloatArray, FloatArray]:
+    """-tr C and its statistical error in the bins of m(ttbar)."""
+    spectra = fill_spectra(measured, weights)
+    unfolding = unfold_spectra(spectra, fill_spectra(measured, variances), responses, DIAGONAL, settings)
+    covariance = data_covariance(unfolding, measured, variances)
+    return -unfolding.values.sum(axis=1), np.sqrt(covariance.sum(axis=(1, 2)))
+
+
+def closure_rows(name: str, label: str, closure: Closure) -> list[dict[str, Any]]:
+    """Rows of the table: one for each strength, below 400 GeV."""
+    rows = []
+    pulls = {which: closure.pulls(which)[:, :, 0] for which in ("own", "projected")}
+    for s, strength in enumerate(closure.strengths):
+        row: dict[str, Any] = {
+            "reconstruction": name,
+            "unfolding": label,
+            "strength": float(strength),
+            "true_d_poster": closure.true[s, 0],
+            "mean_d_poster": float(closure.own[:, s, 0].mean()),
+            "spread": float(closure.own[:, s, 0].std(ddof=1)),
+            "error_data": float(closure.own_error[:, s, 0].mean()),
+            "error_simulation": closure.simulation_error[s, 0],
+            "error_projected": float(closure.projected_error[:, s, 0].mean()),
+        }
+        for which, values in pulls.items():
+            row[f"pull_mean_{which}"] = float(values[:, s].mean())
+            row[f"pull_width_{which}"] = float(values[:, s].std(ddof=1))
+            row[f"coverage_68_{which}"] = float((np.abs(values[:, s]) < 1).mean())
+            row[f"claimed_{which}"] = float(closure.claims(which)[s, 0])
+        rows.append(row)
+    return rows
