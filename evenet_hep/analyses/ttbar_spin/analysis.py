@@ -15,6 +15,7 @@ from rich.progress import Progress
 from evenet_hep.analyses.folder import AnalysisFolder, AnalysisReport
 from evenet_hep.analyses.samples import choose, read_samples
 from evenet_hep.analyses.stability import Stability, plot_stability
+from evenet_hep.analyses.ttbar_spin.calibration import calibration_curve, measured_moments
 from evenet_hep.analyses.ttbar_spin.closure import (
     Closure,
     ClosureEvents,
@@ -36,6 +37,7 @@ from evenet_hep.analyses.ttbar_spin.measure import (
     Settings,
     SpinMatrix,
     fill_responses,
+    m_tt_bins,
     true_matrix,
 )
 from evenet_hep.analyses.ttbar_spin.network import learnable, train_network
@@ -214,7 +216,11 @@ class _Analysis:
                 predict = self._predictor(network, neutrinos=neutrinos)
                 name = way if start == "from scratch" else f"{start} {way}"
                 keep(name, lambda p=predict, n=neutrinos: reconstruct_tops(objects, p, neutrinos=n))
-        quality = [quality_row(name, tops, self.sample.truth, self.rows) for name, tops in self.tops.items()]
+        quality = []
+        for name, tops in self.tops.items():
+            error, slope = self._calibrated_error(self._whole(name))
+            row = quality_row(name, tops, self.sample.truth, self.rows)
+            quality.append(row | {"cos_phi_slope": slope, "d_error_calibrated": error})
         self.folder.table("reconstruction", quality)
         self.numbers["pairing"] = {row["reconstruction"]: row["pairing"] for row in quality}
 
@@ -323,7 +329,11 @@ class _Analysis:
         strengths = np.array(sorted(true))
         stacked = np.stack([true[s] for s in strengths])
         rows = []
-        plans = [(name, self.config.unfolding, self.config.splits) for name in (CLASSICAL, self.best_network)]
+        plans: list[tuple[str, Settings | None, int]] = [
+            (name, settings, self.config.splits)
+            for name in (CLASSICAL, self.best_network)
+            for settings in (self.config.unfolding, None)
+        ]
         other = self.config.unfolding._replace(method="svd" if self.config.method == "bayes" else "bayes")
         plans.append((CLASSICAL, other, max(self.config.splits // 5, 2)))
         task = self.bars.add_task("closure", total=len(plans))
@@ -342,21 +352,21 @@ class _Analysis:
         return np.asarray(matrix.values[:, DIAGONAL].sum(axis=1))
 
     def _closure(
-        self, name: str, settings: Settings, strengths: FloatArray, true: FloatArray, splits: int
+        self, name: str, settings: Settings | None, strengths: FloatArray, true: FloatArray, splits: int
     ) -> Closure:
         def compute() -> dict[str, Any]:
             found = self._whole(name)
             whole = reference_of(self.sample, found, self.rows, DIAGONAL, 0.0)
             weights = self.sample.weight[self.rows], self.sample.spin_weight[self.rows]
             return close(
-                ClosureEvents(whole.measured, whole.true, *weights),
+                ClosureEvents(whole.measured, whole.true, *self._measured_cos_phi(found), *weights),
                 true,
                 settings,
                 strengths=strengths,
                 response_strength=self.config.response_strength,
                 expected=self.expected,
                 splits=splits,
-                replicas=min(self.config.replicas, 30 if settings.method == "bayes" else 10),
+                replicas=min(self.config.replicas, 10 if settings and settings.method == "svd" else 30),
                 seed=self.config.seed,
             )._asdict()
 
@@ -365,11 +375,26 @@ class _Analysis:
         )
         return Closure(**{key: np.asarray(value, np.float64) for key, value in kept.items()})
 
+    def _measured_cos_phi(self, found: Reconstruction) -> tuple[FloatArray, IntArray]:
+        valid = found.valid[self.rows]
+        cos_phi = np.where(valid, found.angles.cos_phi[self.rows], 0.0)
+        return cos_phi, m_tt_bins(found.angles, found.valid)[self.rows]
+
+    def _calibrated_error(self, found: Reconstruction) -> tuple[float, float]:
+        """Projected error of -tr C below 400 GeV from the calibration curve, and the slope of the curve."""
+        events = self._measured_cos_phi(found)
+        weights = [self.sample.weights(strength)[self.rows] for strength in (0.0, 1.0)]
+        true = np.stack([-self._true_trace(strength) for strength in (0.0, 1.0)])
+        curve = calibration_curve(*events, *weights, true)
+        scale = self.expected / weights[1].sum()
+        data = measured_moments(*events, scale * weights[1], scale * weights[1])
+        return float(curve.apply(data).errors[0]), float(curve.slope[0])
+
     @property
     def best_network(self) -> str:
-        """The reconstruction with a network that gives the smallest projected error of -tr C."""
-        names = [name for name in self.results if name != CLASSICAL]
-        return min(names, key=lambda name: _trace_error(self.results[name]))
+        """The reconstruction with a network that gives the smallest projected error of -tr C by the calibration curve."""
+        names = [name for name in self.tops if name != CLASSICAL]
+        return min(names, key=lambda name: self._calibrated_error(self._whole(name))[0])
 
     def study_sizes(self) -> None:
         """Pairing accuracy and error of D against the number of training events."""
@@ -391,26 +416,20 @@ class _Analysis:
             tops = self._kept(name, lambda p=predict: reconstruct_tops(objects, p))
 
             def compute(name: str = name, tops: ReconstructedTops = tops) -> dict[str, Any]:
-                found = measure(
-                    self.sample, self._whole(name, tops), self.response, self.data, self.config.unfolding,
-                    expected=self.expected, response_strength=self.config.response_strength,
-                    observables=DIAGONAL, replicas=2, seed=self.config.seed,
-                )  # fmt: skip
-                accuracy, error, _ = pairing_accuracy(tops, self.sample.truth, self.rows)
-                value = float(-found.own.values[0, DIAGONAL].sum())
-                return {
-                    "pairing": accuracy,
-                    "pairing_error": error,
-                    "d": value,
-                    "d_error_projected": _trace_error(found),
-                }
+                accuracy, accuracy_error, _ = pairing_accuracy(tops, self.sample.truth, self.rows)
+                error, slope = self._calibrated_error(self._whole(name, tops))
+                found = {"pairing": accuracy, "pairing_error": accuracy_error}
+                return found | {"cos_phi_slope": slope, "d_error_calibrated": error}
 
             numbers = self.folder.step(name.replace(" ", "-"), compute)
             rows.append({"start": start, "n_train": trained["n_train"], "seed": seed, **numbers})
             self.bars.advance(task)
         self.folder.table("training_size", rows)
         pairing, _, _ = pairing_accuracy(self.tops[CLASSICAL], self.sample.truth, self.rows)
-        baseline = {"pairing": pairing, "d_error_projected": _trace_error(self.results[CLASSICAL])}
+        baseline = {
+            "pairing": pairing,
+            "d_error_calibrated": self._calibrated_error(self._whole(CLASSICAL))[0],
+        }
         self.folder.figure("training_size", plot_sizes(rows, baseline))
 
     def shift(self) -> None:
@@ -491,10 +510,8 @@ class _Analysis:
         measured = {name: self.results[name] for name in shown}
         self.folder.figure("spin_matrix", plot_spin_matrix(measured, self.truth, self.config.luminosity))
         self.folder.figure("closure", plot_closure(self.closures))
-        lines = [
-            f"D = |Ckk + Crr| - Cnn below 400 GeV, true value {self.truth.markers(0).d_paper.value:.2f} "
-            f"(errors: data of {self.config.luminosity:g}/fb, simulated events):"
-        ]
+        head = f"D = |Ckk + Crr| - Cnn below 400 GeV, true value {self.truth.markers(0).d_paper.value:.2f} "
+        lines = [head + f"(errors: data of {self.config.luminosity:g}/fb, simulated events):"]
         self.numbers["d_below_400"] = {}
         for name, found in self.results.items():
             data, simulation = (found.projected.markers(0, errors=part) for part in ("data", "response"))
@@ -536,15 +553,12 @@ class _Analysis:
         return m_tt, np.concatenate(parts)
 
 
-def _label(settings: Settings) -> str:
+def _label(settings: Settings | None) -> str:
+    if settings is None:
+        return "calibration curve"
     return (
         f"Bayes, {settings.iterations} iterations" if settings.method == "bayes" else f"SVD, k = {settings.k}"
     )
-
-
-def _trace_error(found: Measured) -> float:
-    """Projected statistical error of -tr C below 400 GeV."""
-    return float(np.sqrt(found.projected.covariance_data[0][np.ix_(DIAGONAL, DIAGONAL)].sum()))
 
 
 def _with_nan(values: list[float | None]) -> FloatArray:

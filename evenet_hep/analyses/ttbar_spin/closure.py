@@ -8,11 +8,13 @@ divisions is that of independent samples all the same, because each half varies 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from evenet_hep.analyses.ttbar_spin.calibration import calibration_curve, measured_moments
 from evenet_hep.analyses.ttbar_spin.measure import (
     DIAGONAL,
     Reference,
@@ -20,11 +22,11 @@ from evenet_hep.analyses.ttbar_spin.measure import (
     data_covariance,
     fill_responses,
     fill_spectra,
-    response_covariance,
     unfold_spectra,
 )
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 ONE_SIDED_95 = 1.6448536269514722  # standard deviations
 
@@ -36,12 +38,18 @@ class ClosureEvents(NamedTuple):
     ----------
     measured, true : float64 array, shape (3, n_events)
         Flat bins of the products kk, rr and nn.
+    cos_phi : float64 array, shape (n_events,)
+        Measured; what it is does not matter where ``m_tt_bin`` is -1.
+    m_tt_bin : int64 array, shape (n_events,)
+        Bin of the measured m(ttbar); -1 for events that were not measured.
     weight, spin_weight : float64 array, shape (n_events,)
         As in :class:`~evenet_hep.analyses.ttbar_spin.sample.SpinSample`.
     """
 
     measured: FloatArray
     true: FloatArray
+    cos_phi: FloatArray
+    m_tt_bin: IntArray
     weight: FloatArray
     spin_weight: FloatArray
 
@@ -118,7 +126,7 @@ def boundary_strength(true_without: float, true_full: float) -> float | None:
 def close(
     events: ClosureEvents,
     true: FloatArray,
-    settings: Settings,
+    settings: Settings | None,
     *,
     strengths: FloatArray,
     response_strength: float,
@@ -134,8 +142,8 @@ def close(
     events : ClosureEvents
     true : float64 array, shape (S, 4)
         -tr C of the generator for each strength.
-    settings : Settings
-        Of the unfolding.
+    settings : Settings or None
+        Of the unfolding; None for the calibration curve of cos phi.
     strengths : float64 array, shape (S,)
     response_strength : float
         Of the spin correlations in the response.
@@ -148,25 +156,63 @@ def close(
     shape = (splits, len(strengths), true.shape[1])
     own, own_error, projected, projected_error = (np.empty(shape) for _ in range(4))
     by_simulation = np.empty(true.shape)
+    ends = np.stack([true[int(np.argmin(strengths))], true[int(np.argmax(strengths))]])
     for i in range(splits):
         in_response = rng.random(len(events.weight)) < 0.5
-        reference = Reference(events.measured, events.true, events.weights(response_strength)).take(
-            in_response
-        )
-        responses = fill_responses(reference)
-        measured = events.measured[:, ~in_response]
+        measure = _method(events, in_response, settings, response_strength, strengths, ends)
         for s, strength in enumerate(strengths):
             weights = events.weights(strength)[~in_response]
-            found = _trace(measured, weights, weights**2, responses, settings)
-            own[i, s], own_error[i, s] = found
+            own[i, s], own_error[i, s] = measure(weights, weights**2, None)
             counts = rng.poisson(np.maximum(weights, 0.0) * expected / weights.sum()).astype(np.float64)
-            projected[i, s], projected_error[i, s] = _trace(measured, counts, counts, responses, settings)
+            projected[i, s], projected_error[i, s] = measure(counts, counts, None)
             if i == 0:
-                spectra, variances = fill_spectra(measured, weights), fill_spectra(measured, weights**2)
-                options = {"replicas": replicas, "seed": seed}
-                covariance = response_covariance(spectra, variances, reference, DIAGONAL, settings, **options)
-                by_simulation[s] = np.sqrt(covariance.sum(axis=(1, 2)))
+                resampled = [
+                    measure(weights, weights**2, rng.poisson(1.0, int(in_response.sum())).astype(np.float64))[
+                        0
+                    ]
+                    for _ in range(replicas)
+                ]
+                by_simulation[s] = np.nanstd(resampled, axis=0, ddof=1)
     return Closure(strengths, true, own, projected, own_error, projected_error, by_simulation)
+
+
+Method = Callable[[FloatArray, FloatArray, FloatArray | None], tuple[FloatArray, FloatArray]]
+
+
+def _method(
+    events: ClosureEvents,
+    in_response: npt.NDArray[np.bool_],
+    settings: Settings | None,
+    response_strength: float,
+    strengths: FloatArray,
+    ends: FloatArray,
+) -> Method:
+    """Weights and variances of the pseudo-data, and counts of the simulated events -> -tr C and its error."""
+    measured = events.measured[:, ~in_response]
+    if settings is None:
+        curve_events = (events.cos_phi[in_response], events.m_tt_bin[in_response])
+        weights_at = [events.weights(x)[in_response] for x in (strengths.min(), strengths.max())]
+
+        def calibrate(
+            weights: FloatArray, variances: FloatArray, counts: FloatArray | None
+        ) -> tuple[FloatArray, FloatArray]:
+            used = [w if counts is None else w * counts for w in weights_at]
+            curve = calibration_curve(*curve_events, *used, ends)
+            data = (events.cos_phi[~in_response], events.m_tt_bin[~in_response])
+            return curve.apply(measured_moments(*data, weights, variances))
+
+        return calibrate
+
+    reference = Reference(events.measured, events.true, events.weights(response_strength)).take(in_response)
+    nominal = fill_responses(reference)
+
+    def unfold(
+        weights: FloatArray, variances: FloatArray, counts: FloatArray | None
+    ) -> tuple[FloatArray, FloatArray]:
+        responses = nominal if counts is None else fill_responses(reference.resampled(counts))
+        return _trace(measured, weights, variances, responses, settings)
+
+    return unfold
 
 
 def _trace(

@@ -86,7 +86,7 @@ class TTbarSpinConfig:
     sizes: tuple[float, ...] = (0.1, 0.3, 1.0)
     seeds: int = 2
     experiments: int = 50
-    experiment_events: int = 800
+    experiment_events: int = 1500
     seed: int = 1
 
     def __post_init__(self) -> None:

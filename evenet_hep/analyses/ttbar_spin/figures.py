@@ -63,13 +63,13 @@ def plot_spin_matrix(results: Mapping[str, Measured], true: SpinMatrix, luminosi
             panel.errorbar(place, values, data, fmt="o", ms=3.5, color=f"C{n}", elinewidth=3, label=name)
         panel.axhline(0, color="0.7", lw=0.6)
         panel.set_xticks(x, M_TT_NAMES, fontsize=8)
-        panel.set_title(label)
+        panel.set_title(label, fontsize=10)
         panel.set_xlabel(r"$m_{t\bar t}$ [GeV]")
     panels[0].set_ylabel("coefficient")
     panels[0].set_ylim(-1.6, 1.6)
     panels[1].legend(fontsize=7, frameon=False, loc="upper left")
     note = f"thick: data of {luminosity:g} fb$^{{-1}}$; thin: with the statistics of the simulation"
-    panels[2].set_title(f"{panels[2].get_title()}\n{note}", fontsize=8)
+    figure.suptitle(note, fontsize=8)
     return figure
 
 
@@ -103,7 +103,7 @@ def plot_closure(closures: Mapping[str, Closure]) -> Figure:
     right.set_xlabel("(unfolded $-$ true) / error")
     right.set_ylabel("density")
     right.legend(fontsize=7, frameon=False, loc="upper left")
-    right.set_ylim(0, 0.8)
+    right.set_ylim(0, 1.5 * right.get_ylim()[1])
     return figure
 
 
@@ -113,13 +113,16 @@ def plot_sizes(rows: Sequence[Mapping[str, Any]], baseline: Mapping[str, float])
     Parameters
     ----------
     rows : sequence of mapping
-        With ``start``, ``n_train``, ``pairing``, ``d_error_projected`` for every training.
+        With ``start``, ``n_train``, ``pairing``, ``d_error_calibrated`` for every training.
     baseline : mapping
-        ``pairing`` and ``d_error_projected`` of the classical reconstruction.
+        ``pairing`` and ``d_error_calibrated`` of the classical reconstruction.
     """
     figure = Figure(figsize=(9.0, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
-    labels = {"pairing": "pairing accuracy", "d_error_projected": r"projected error of $-\mathrm{tr}\,C$"}
+    labels = {
+        "pairing": "pairing accuracy",
+        "d_error_calibrated": r"projected error of $-\mathrm{tr}\,C$ (calibration)",
+    }
     for panel, (key, label) in zip(panels, labels.items(), strict=True):
         for n, start in enumerate(dict.fromkeys(row["start"] for row in rows)):
             mine = [row for row in rows if row["start"] == start]
