@@ -157,7 +157,7 @@ class _Analysis:
             self._trained(start, 1.0, 0)
 
     def _trained(self, start: str, part: float, seed: int) -> dict[str, Any]:
-        name = f"train-{start.replace(' ', '-')}-{part:g}-{seed}"
+        name = f"train-{_slug(start)}-{part:g}-{seed}"
         home = self.folder.home(name)
 
         def compute() -> dict[str, Any]:
@@ -225,7 +225,7 @@ class _Analysis:
         self.numbers["pairing"] = {row["reconstruction"]: row["pairing"] for row in quality}
 
     def _kept(self, name: str, make: Callable[[], ReconstructedTops]) -> ReconstructedTops:
-        path = self.folder.home("reconstruction") / f"{name.replace(', ', '-').replace(' ', '-')}.npz"
+        path = self.folder.home("reconstruction") / f"{_slug(name)}.npz"
         if not path.exists():
             found = make()
             part = path.with_suffix(".part.npz")
@@ -293,7 +293,7 @@ class _Analysis:
         observables: tuple[int, ...] = ALL,
         replicas: int | None = None,
     ) -> Measured:
-        key = f"measure-{name.replace(', ', '-').replace(' ', '-')}-{settings.method}-{strength}-{same}"
+        key = f"measure-{_slug(name)}-{settings.method}-{strength}-{same}"
 
         def compute() -> dict[str, Any]:
             found = measure(
@@ -370,9 +370,8 @@ class _Analysis:
                 seed=self.config.seed,
             )._asdict()
 
-        kept = self.folder.step(
-            f"closure-{name.replace(', ', '-').replace(' ', '-')}-{settings.method}", compute
-        )
+        method = settings.method if settings else "calibration"
+        kept = self.folder.step(f"closure-{_slug(name)}-{method}", compute)
         return Closure(**{key: np.asarray(value, np.float64) for key, value in kept.items()})
 
     def _measured_cos_phi(self, found: Reconstruction) -> tuple[FloatArray, IntArray]:
@@ -421,7 +420,7 @@ class _Analysis:
                 found = {"pairing": accuracy, "pairing_error": accuracy_error}
                 return found | {"cos_phi_slope": slope, "d_error_calibrated": error}
 
-            numbers = self.folder.step(name.replace(" ", "-"), compute)
+            numbers = self.folder.step(_slug(name), compute)
             rows.append({"start": start, "n_train": trained["n_train"], "seed": seed, **numbers})
             self.bars.advance(task)
         self.folder.table("training_size", rows)
@@ -478,7 +477,7 @@ class _Analysis:
             )
             return {key: getattr(found, key)._asdict() for key in Experiments._fields}
 
-        kept = self.folder.step(f"shift-{name.replace(', ', '-')}-{kind}".replace(" ", "-"), compute)
+        kept = self.folder.step(f"shift-{_slug(name)}-{_slug(kind)}", compute)
         arrays = ("shifts", "results")
         return Experiments(
             *(
@@ -563,3 +562,8 @@ def _label(settings: Settings | None) -> str:
 
 def _with_nan(values: list[float | None]) -> FloatArray:
     return np.array([np.nan if value is None else value for value in values], np.float64)
+
+
+def _slug(name: str) -> str:
+    """A name as a part of a file name."""
+    return name.replace(",", "").replace(" ", "-")
