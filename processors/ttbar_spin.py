@@ -111,7 +111,7 @@ def reconstruct_tops(
     if predict is None:
         tops = reconstruct_dilepton(lplus, lminus, found.bjet1[:, rows], found.bjet2[:, rows], *met)
         index = np.where(tops.pairing == 1, index[::-1], np.where(tops.pairing == 0, index, -1))
-        momenta = (tops.top, tops.antitop, tops.neutrino, tops.antineutrino)
+        momenta = [tops.top, tops.antitop, tops.neutrino, tops.antineutrino]
     else:
         _check_outputs(predict, neutrinos)
         chosen = objects.take(rows)
@@ -120,10 +120,10 @@ def reconstruct_tops(
         index, jets = _assigned_jets(prediction, chosen)
         if neutrinos == "conic":
             tops = reconstruct_dilepton(lplus, lminus, jets[0], jets[1], *met, pairing="given")
-            momenta = (tops.top, tops.antitop, tops.neutrino, tops.antineutrino)
+            momenta = [tops.top, tops.antitop, tops.neutrino, tops.antineutrino]
         else:
             drawn = _drawn_neutrinos(prediction)
-            momenta = (lplus + jets[0] + drawn[0], lminus + jets[1] + drawn[1], *drawn)
+            momenta = [lplus + jets[0] + drawn[0], lminus + jets[1] + drawn[1], *drawn]
     angles = spin_angles(momenta[0], momenta[1], lplus, lminus)
     return _spread(momenta, index, angles, rows, found.passed)
 
@@ -150,7 +150,8 @@ def _assigned_jets(prediction: ak.Array, objects: DileptonObjects) -> tuple[IntA
         index = np.where(is_jet, ak.to_numpy(ak.fill_none(daughter["index"], -1)), -1)
         momentum = np.full((4, len(index)), np.nan)
         place = (starts + index)[index >= 0]
-        momentum[:, index >= 0] = to_momenta(*(column[place] for column in columns))
+        pt, eta, phi, mass = (column[place] for column in columns)
+        momentum[:, index >= 0] = to_momenta(pt, eta, phi, mass)
         indices.append(index)
         momenta.append(momentum)
     return np.stack(indices), momenta
@@ -159,8 +160,8 @@ def _assigned_jets(prediction: ak.Array, objects: DileptonObjects) -> tuple[IntA
 def _drawn_neutrinos(prediction: ak.Array) -> list[FloatArray]:
     """Mean momentum of the draws of neutrino and antineutrino, massless, each of shape (4, n)."""
     drawn = prediction["invisible"]  # events, draws, particles
-    columns = [ak.to_numpy(drawn[name]).astype(np.float64) for name in ("pt", "eta", "phi")]
-    momenta = to_momenta(*columns, np.zeros_like(columns[0])).mean(axis=2)  # (4, n, particles)
+    pt, eta, phi = (ak.to_numpy(drawn[name]).astype(np.float64) for name in ("pt", "eta", "phi"))
+    momenta = to_momenta(pt, eta, phi, np.zeros_like(pt)).mean(axis=2)  # (4, n, particles)
     momenta[3] = np.sqrt((momenta[:3] ** 2).sum(axis=0))
     return [np.ascontiguousarray(momenta[..., i]) for i in (0, 1)]
 
@@ -172,7 +173,7 @@ def to_momenta(pt: FloatArray, eta: FloatArray, phi: FloatArray, mass: FloatArra
 
 
 def _spread(
-    momenta: tuple[FloatArray, ...], index: IntArray, angles: SpinAngles, rows: IntArray, passed: BoolArray
+    momenta: list[FloatArray], index: IntArray, angles: SpinAngles, rows: IntArray, passed: BoolArray
 ) -> ReconstructedTops:
     """What was found for some events, as one entry for each of all events."""
     n_events = len(passed)
@@ -183,8 +184,12 @@ def _spread(
         return filled
 
     everywhere = SpinAngles(*(wide(x, False if x.dtype == np.bool_ else np.nan) for x in angles))
+    top, antitop, neutrino, antineutrino = (wide(momentum, np.nan) for momentum in momenta)
     return ReconstructedTops(
-        *(wide(momentum, np.nan) for momentum in momenta),
+        top,
+        antitop,
+        neutrino,
+        antineutrino,
         wide(np.where(angles.valid, index, -1), -1),
         everywhere,
         passed,
@@ -236,14 +241,14 @@ class TTbarSpinProcessor(processor.ProcessorABC):  # type: ignore[misc]
         self.predict = predict
         self.neutrinos = neutrinos
         self.spin_strength = spin_strength
-        self.branches = {"btag": btag, "working_point": working_point, "met": met}
+        self.btag, self.working_point, self.met = btag, working_point, met
 
     def process(self, events: ak.Array) -> dict[str, Any]:
         """Histograms of one chunk."""
-        objects = dilepton_objects(events, **self.branches)
+        objects = dilepton_objects(events, btag=self.btag, working_point=self.working_point, met=self.met)
         found = reconstruct_tops(objects, self.predict, neutrinos=self.neutrinos)
         weight = event_weights(events, self.spin_strength)
-        content = fill_angles(found.angles, found.valid, weight)
+        content: dict[str, Any] = fill_angles(found.angles, found.valid, weight)
         if "GenPart" in events.fields:
             cloud = objects.cloud(EventSchema.standard())
             truth = generated_tops(events, cloud, Topology.shipped(TOPOLOGY))

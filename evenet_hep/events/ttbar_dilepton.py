@@ -212,17 +212,20 @@ def dilepton_candidates(objects: DileptonObjects) -> DileptonCandidates:
     is_selected = (jets["btag"] > 0.5) & (jets["pt"] > 25.0) & (abs(jets["eta"]) < MAX_ETA)
     chosen = ak.to_numpy(ak.fill_none(ak.pad_none(positions[is_selected], 2, clip=True), -1))
     bjets = ak.pad_none(found.bjets, 2)
-    momenta = [
-        four_momenta("lepton", ak.firsts(leptons[leptons["charge"] > 0]), n_events),
-        four_momenta("lepton", ak.firsts(leptons[leptons["charge"] < 0]), n_events),
-        four_momenta("b jet", bjets[:, 0], n_events),
-        four_momenta("b jet", bjets[:, 1], n_events),
-    ]
-    momenta = [np.where(found.passed, momentum, np.nan) for momentum in momenta]
+    chosen_objects = (
+        ("lepton", ak.firsts(leptons[leptons["charge"] > 0])),
+        ("lepton", ak.firsts(leptons[leptons["charge"] < 0])),
+        ("b jet", bjets[:, 0]),
+        ("b jet", bjets[:, 1]),
+    )
+    lplus, lminus, bjet1, bjet2 = (
+        np.where(found.passed, four_momenta(name, records, n_events), np.nan)
+        for name, records in chosen_objects
+    )
     pt, phi = (event_column(f"met {name}", objects.met[name], n_events) for name in ("pt", "phi"))
     met_x, met_y = transverse(pt, phi)
     index = np.where(found.passed, chosen.T, -1).astype(np.int64)
-    return DileptonCandidates(found.passed, *momenta, index, met_x, met_y)
+    return DileptonCandidates(found.passed, lplus, lminus, bjet1, bjet2, index, met_x, met_y)
 
 
 def generated_tops(events: ak.Array, cloud: EventCloud, topology: Topology) -> GeneratedTops:
@@ -239,24 +242,28 @@ def generated_tops(events: ak.Array, cloud: EventCloud, topology: Topology) -> G
     """
     truth = label_events(events, cloud, topology, taus="none")
     valid = truth.labels.process >= 0
-    top, antitop = (_cartesian(*truth.momentum[:, s].T.astype(np.float64)) for s in (0, 1))
+    resonances = np.moveaxis(truth.momentum[:, :2].astype(np.float64), 0, -1)  # (2, 4, n)
     particles = events["GenPart"]
-    flat = {name: ak.to_numpy(ak.flatten(particles[name])) for name in ("pt", "eta", "phi", "mass")}
-    starts = np.cumsum(ak.to_numpy(ak.num(particles["pt"])))
-    starts = np.concatenate([[0], starts[:-1]]) if len(starts) else starts
-    leptons = []
+    flat = [ak.to_numpy(ak.flatten(particles[name])) for name in ("pt", "eta", "phi", "mass")]
+    counts = ak.to_numpy(ak.num(particles["pt"]))
+    places = np.cumsum(counts) - counts + truth.gen_daughter[:, :2, 1].T  # of the leptons, (2, n)
+    leptons = np.full((2, 4, len(valid)), np.nan)
     for s in (0, 1):
-        position = (starts + truth.gen_daughter[:, s, 1])[valid]
-        momentum = np.full((4, len(valid)), np.nan)
-        momentum[:, valid] = _cartesian(*(flat[name][position].astype(np.float64) for name in flat))
-        leptons.append(momentum)
-    invisible = np.where(truth.labels.invisible_mask[..., None], truth.labels.invisible, np.nan)
-    pairs = [invisible[:, i].T.astype(np.float64) for i in (0, 1)]  # pt, eta, phi
-    neutrinos = [_cartesian(*pair, np.zeros(len(valid))) for pair in pairs]
-    particles_4 = (top, antitop, *leptons, *neutrinos)
-    particles_4 = tuple(np.where(valid, momentum, np.nan) for momentum in particles_4)
-    angles = spin_angles(*particles_4[:4])
-    return GeneratedTops(*particles_4, angles, valid & angles.valid, truth)
+        leptons[s][:, valid] = [column[places[s, valid]] for column in flat]
+    labels = truth.labels
+    invisible = np.full((2, 4, len(valid)), 0.0)  # pt, eta, phi, and no mass
+    invisible[:, :3] = np.moveaxis(
+        np.where(labels.invisible_mask[..., None], labels.invisible, np.nan), 0, -1
+    )
+    columns = np.concatenate([resonances, leptons, invisible])  # (6, 4, n)
+    columns[..., ~valid] = np.nan
+    top, antitop, lplus, lminus, neutrino, antineutrino = (
+        _cartesian(pt, eta, phi, mass) for pt, eta, phi, mass in columns
+    )
+    angles = spin_angles(top, antitop, lplus, lminus)
+    return GeneratedTops(
+        top, antitop, lplus, lminus, neutrino, antineutrino, angles, valid & angles.valid, truth
+    )
 
 
 def _cartesian(pt: FloatArray, eta: FloatArray, phi: FloatArray, mass: FloatArray) -> FloatArray:

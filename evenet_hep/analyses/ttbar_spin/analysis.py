@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +106,14 @@ def reconstruct(place: Workplace) -> None:
         place.tops[name] = place.kept(name, make)
         place.bars.advance(task)
 
-    keep(CLASSICAL, lambda: reconstruct_tops(objects))
+    keep(CLASSICAL, partial(reconstruct_tops, objects))
     for start in place.starts:
         network = place.trained(start, 1.0, 0)["network"]
         ways: dict[str, Neutrinos] = {NETWORK: "network", HYBRID: "conic"}
         for way, neutrinos in ways.items():
             predict = place.predictor(network, neutrinos=neutrinos)
             name = way if start == "from scratch" else f"{start} {way}"
-            keep(name, lambda p=predict, n=neutrinos: reconstruct_tops(objects, p, neutrinos=n))
+            keep(name, partial(reconstruct_tops, objects, predict, neutrinos=neutrinos))
     quality = []
     for name, tops in place.tops.items():
         error, slope = place.calibrated_error(place.whole(name))
@@ -260,7 +261,7 @@ def study_sizes(place: Workplace) -> None:
         trained = place.trained(start, part, seed)
         name = f"size {start} {part:g} {seed}"
         predict = place.predictor(trained["network"])
-        tops = place.kept(name, lambda p=predict: reconstruct_tops(objects, p))
+        tops = place.kept(name, partial(reconstruct_tops, objects, predict))
 
         def compute(name: str = name, tops: ReconstructedTops = tops) -> dict[str, Any]:
             accuracy, accuracy_error, _ = pairing_accuracy(tops, place.sample.truth, place.rows)
@@ -328,12 +329,16 @@ def _experiments(place: Workplace, name: str, kind: str, tick: Callable[[], None
         return {key: getattr(found, key)._asdict() for key in Experiments._fields}
 
     kept = place.folder.step(f"shift-{slug(name)}-{slug(kind)}", compute)
-    arrays = ("shifts", "results")
-    return Experiments(
-        *(
-            Stability(**{k: _with_nan(v) if k in arrays else v for k, v in kept[key].items()})
-            for key in Experiments._fields
-        )
+    return Experiments(*(_stability(kept[key]) for key in Experiments._fields))
+
+
+def _stability(content: dict[str, Any]) -> Stability:
+    return Stability(
+        content["label"],
+        content["nominal"],
+        content["statistical"],
+        _with_nan(content["shifts"]),
+        _with_nan(content["results"]),
     )
 
 

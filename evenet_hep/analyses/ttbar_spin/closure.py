@@ -198,8 +198,8 @@ def _method(
         def calibrate(
             weights: FloatArray, variances: FloatArray, counts: FloatArray | None
         ) -> tuple[FloatArray, FloatArray]:
-            used = [w if counts is None else w * counts for w in weights_at]
-            curve = calibration_curve(*curve_events, *used, ends)
+            without, full = (w if counts is None else w * counts for w in weights_at)
+            curve = calibration_curve(*curve_events, without, full, ends)
             data = (events.cos_phi[~in_response], events.m_tt_bin[~in_response])
             return curve.apply(measured_moments(*data, weights, variances))
 

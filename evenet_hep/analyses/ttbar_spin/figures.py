@@ -10,8 +10,9 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from evenet_hep.analyses.ttbar_spin.closure import Closure
-from evenet_hep.analyses.ttbar_spin.measure import N_BINS, N_FLAT, N_M_TT, SpinMatrix
+from evenet_hep.analyses.ttbar_spin.measure import N_FLAT, N_M_TT, SpinMatrix
 from evenet_hep.analyses.ttbar_spin.result import M_TT_NAMES, Measured
+from evenet_hep.processors.ttbar_spin import N_BINS
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evenet_hep.errors import ConfigError
 from evenet_hep.kinematics.spin import KAPPAS, SpinAngles
 from evenet_hep.processors.ttbar_spin import M_TT_EDGES, N_BINS
 from evenet_hep.stats.entanglement import Entanglement, entanglement
@@ -35,7 +34,6 @@ IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 UnfoldingMethod = Literal["bayes", "svd"]
 
-METHODS = ("bayes", "svd")
 N_M_TT = len(M_TT_EDGES) - 1
 N_FLAT = N_M_TT * N_BINS
 FLAT_EDGES = np.arange(N_FLAT + 1, dtype=np.float64)
@@ -267,11 +265,8 @@ def _moment(
     )
     if settings.method == "svd":
         unfolded = unfold_svd(contents, exact, k=settings.k)
-    elif settings.method == "bayes":
-        unfolded = unfold_bayes(contents, exact, iterations=settings.iterations)
     else:
-        msg = f"method must be one of {', '.join(METHODS)}; found {settings.method!r}"
-        raise ConfigError(msg)
+        unfolded = unfold_bayes(contents, exact, iterations=settings.iterations)
     scale = (9.0 if observable >= 6 else 3.0) / POWERS[observable]
     blocks = unfolded.values.reshape(N_M_TT, N_BINS)
     total = blocks.sum(axis=1)
@@ -301,7 +296,7 @@ def data_covariance(unfolding: Unfolding, measured: FloatArray, variances: Float
     there = np.isfinite(measured).all(axis=0)
     bins = measured[:, there].astype(np.int64)
     influence = np.stack([unfolding.gradient[:, o, row] for o, row in enumerate(bins)], axis=1)  # (4, O, n)
-    return np.einsum("mae,e,mbe->mab", influence, variances[there], influence, optimize=True)
+    return np.asarray(np.einsum("mae,e,mbe->mab", influence, variances[there], influence, optimize=True))
 
 
 def response_covariance(

@@ -158,11 +158,11 @@ def _part(events: ak.Array, splits: dict[str, float], btag: str, working_point: 
     objects = dilepton_objects(events, btag=btag, working_point=working_point)
     cloud = objects.cloud(EventSchema.standard())
     found = generated_tops(events, cloud, Topology.shipped(TOPOLOGY))
-    weights = [
+    weight, spin_weight = (
         event_column(name, events[name], n_events) if name in events.fields else np.ones(n_events)
         for name in ("genWeight", "spinWeight")
-    ]
-    numbers = [ak.to_numpy(events[name]) for name in ("run", "luminosityBlock", "event")]
+    )
+    run, lumi, number = (ak.to_numpy(events[name]) for name in ("run", "luminosityBlock", "event"))
     slots = found.labels.labels.indices.astype(np.int64)
     position = cloud.index["position"].astype(np.int64)
     jets = np.stack([_at(position, slots[:, s, 0]) for s in (0, 1)])
@@ -175,7 +175,8 @@ def _part(events: ak.Array, splits: dict[str, float], btag: str, working_point: 
         jets,
         found.valid,
     )
-    return SpinSample(objects, truth, *weights, split_of(*numbers, splits, salt="ttbar-spin"))
+    part = split_of(run, lumi, number, splits, salt="ttbar-spin")
+    return SpinSample(objects, truth, weight, spin_weight, part)
 
 
 def _at(position: IntArray, slot: IntArray) -> IntArray:
@@ -189,8 +190,13 @@ def _join(parts: Sequence[SpinSample]) -> SpinSample:
         *(ak.concatenate([getattr(p.objects, name) for p in parts]) for name in ("leptons", "jets", "met"))
     )
     truth = _join_truth([p.truth for p in parts])
-    rest = [np.concatenate([getattr(p, name) for p in parts]) for name in ("weight", "spin_weight", "part")]
-    return SpinSample(objects, truth, *rest)
+    return SpinSample(
+        objects,
+        truth,
+        np.concatenate([p.weight for p in parts]),
+        np.concatenate([p.spin_weight for p in parts]),
+        np.concatenate([p.part for p in parts]),
+    )
 
 
 def _join_truth(parts: Sequence[SpinTruth]) -> SpinTruth:

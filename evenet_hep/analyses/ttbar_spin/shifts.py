@@ -27,6 +27,7 @@ from evenet_hep.analyses.ttbar_spin.measure import (
 )
 from evenet_hep.events.selection import select_tt2l
 from evenet_hep.events.systematics import (
+    clipped_lognormal,
     draw_energy_scales,
     draw_soft_met,
     draw_soft_met_noise,
@@ -44,6 +45,7 @@ BoolArray = npt.NDArray[np.bool_]
 KINDS = ("energy scale", "soft MET magnitude", "soft MET noise", "soft MET components")
 SOFTEST_BJET = 22.0  # GeV: what an energy scale of 10 % may still move above 25 GeV
 
+Shift = Callable[[DileptonObjects], DileptonObjects]
 Reconstruct = Callable[[DileptonObjects], tuple[SpinAngles, BoolArray]]
 
 
@@ -70,7 +72,7 @@ def may_pass(objects: DileptonObjects) -> BoolArray:
 
 def draw_shifts(
     kind: str, n_experiments: int, n_events: int, rng: np.random.Generator
-) -> list[tuple[float, Callable[[DileptonObjects], DileptonObjects]]]:
+) -> list[tuple[float, Shift]]:
     """Shifts of a kind: a number that describes each (NaN where one number does not), and what it does to the events.
 
     ==========================  ================================================================================
@@ -82,29 +84,29 @@ def draw_shifts(
     """
     if kind == "energy scale":
         alphas = draw_energy_scales(n_experiments, rng)
-        return [(float(a), lambda objects, a=a: objects.with_energy_scale(float(a))) for a in alphas]
-    shifts: list[tuple[float, Callable[[DileptonObjects], DileptonObjects]]] = []
+        return [(float(alpha), _scaled(float(alpha))) for alpha in alphas]
+    shifts: list[tuple[float, Shift]] = []
     for _ in range(n_experiments):
         if kind == "soft MET magnitude":
-            sizes = draw_soft_met(n_events, rng)
-            shifts.append(
-                (
-                    float("nan"),
-                    lambda o, x=sizes: dataclasses.replace(o, met=shift_soft_met_magnitude(o.met, x)),
-                )
-            )
-            continue
-        if kind == "soft MET noise":
-            dx, dy = draw_soft_met_noise(n_events, rng)
+            shifts.append((float("nan"), _lengthened(draw_soft_met(n_events, rng))))
+        elif kind == "soft MET noise":
+            shifts.append((float("nan"), _moved(*draw_soft_met_noise(n_events, rng))))
         else:
-            dx, dy = np.clip(np.exp(rng.normal(size=2)), 0.0, 5.0)
-        shifts.append(
-            (
-                float("nan"),
-                lambda o, x=dx, y=dy: dataclasses.replace(o, met=shift_soft_met_components(o.met, x, y)),
-            )
-        )
+            dx, dy = clipped_lognormal(rng.normal(size=2))
+            shifts.append((float("nan"), _moved(dx, dy)))
     return shifts
+
+
+def _scaled(alpha: float) -> Shift:
+    return lambda objects: objects.with_energy_scale(alpha)
+
+
+def _lengthened(sizes: FloatArray) -> Shift:
+    return lambda objects: dataclasses.replace(objects, met=shift_soft_met_magnitude(objects.met, sizes))
+
+
+def _moved(dx: npt.ArrayLike, dy: npt.ArrayLike) -> Shift:
+    return lambda objects: dataclasses.replace(objects, met=shift_soft_met_components(objects.met, dx, dy))
 
 
 def run_experiments(

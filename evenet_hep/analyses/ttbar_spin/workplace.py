@@ -87,6 +87,7 @@ class Workplace:
         self.closures: dict[str, Closure] = {}
         self.numbers: dict[str, Any] = {"n_events": len(self.sample)}
 
+    @property
     def starts(self) -> dict[str, str]:
         """Name of each way to begin a training -> checkpoint."""
         return {"from scratch": ""} | (
@@ -190,11 +191,11 @@ class Workplace:
     def calibrated_error(self, found: Reconstruction) -> tuple[float, float]:
         """Projected error of -tr C below 400 GeV from the calibration curve, and the slope of the curve."""
         events = self.measured_cos_phi(found)
-        weights = [self.sample.weights(strength)[self.rows] for strength in (0.0, 1.0)]
+        without, full = (self.sample.weights(strength)[self.rows] for strength in (0.0, 1.0))
         true = np.stack([-self.true_trace(strength) for strength in (0.0, 1.0)])
-        curve = calibration_curve(*events, *weights, true)
-        scale = self.expected / weights[1].sum()
-        data = measured_moments(*events, scale * weights[1], scale * weights[1])
+        curve = calibration_curve(*events, without, full, true)
+        scale = self.expected / full.sum()
+        data = measured_moments(*events, scale * full, scale * full)
         return float(curve.apply(data).errors[0]), float(curve.slope[0])
 
     def true_trace(self, strength: float) -> FloatArray:
@@ -203,6 +204,7 @@ class Workplace:
         matrix = true_matrix(truth.angles, truth.valid, self.sample.weights(strength))
         return np.asarray(matrix.values[:, DIAGONAL].sum(axis=1))
 
+    @property
     def best_network(self) -> str:
         """The reconstruction with a network that gives the smallest projected error of -tr C by the calibration curve."""
         names = [name for name in self.tops if name != CLASSICAL]
