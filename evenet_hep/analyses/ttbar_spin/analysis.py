@@ -92,8 +92,8 @@ def analyse_ttbar_spin(
         reconstruct(place)
         measure_spin_matrix(place)
         check_closure(place)
-        study_sizes(place)
         shift(place)
+        study_sizes(place)
         return report(place)
 
 
