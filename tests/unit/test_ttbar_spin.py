@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import awkward as ak
+import hist
 import numpy as np
 import pytest
 from evenet_hep.processors import TTbarSpinProcessor
@@ -26,12 +27,13 @@ from evenet_hep.analyses.ttbar_spin.measure import (
     with_neighbours,
 )
 from evenet_hep.analyses.ttbar_spin.shifts import draw_shifts
-from evenet_hep.errors import ConfigError, PredictionError
+from evenet_hep.errors import ConfigError, InputError, PredictionError
 from evenet_hep.events.ttbar_dilepton import DileptonObjects, dilepton_candidates, dilepton_objects
 from evenet_hep.inference import Predictor, Sampling
 from evenet_hep.kinematics.spin import SpinAngles
 from evenet_hep.stats.response import fill_response
 from evenet_hep.stats.unfold import unfold_bayes, unfold_svd
+from evenet_hep.stats.unfold_histogram import unfold_histogram
 
 
 def lepton(pt: float, eta: float, phi: float, charge: int) -> dict[str, float]:
@@ -295,3 +297,31 @@ def test_settings_that_contradict_themselves() -> None:
     with pytest.raises(ConfigError, match="strengths"):
         TTbarSpinConfig(strengths=(0.0, 2.0))
     assert len(ALL) == 15
+
+
+def test_a_histogram_unfolds_like_its_bins() -> None:
+    rng = np.random.default_rng(6)
+    mass, x = rng.choice([1.0, 3.0], 6000), rng.uniform(0, 1, 6000)
+    seen = np.where(rng.uniform(size=6000) < 0.8, np.clip(x + rng.normal(0, 0.1, 6000), 0, 0.999), np.nan)
+    seen_mass = np.where(rng.uniform(size=6000) < 0.9, mass, 4.0 - mass)
+    axes = hist.Hist.new.Var([0, 2, 4], name="m").Reg(4, 0, 1, name="x")
+    measured = axes.Weight().fill(seen_mass, seen)
+    response = (
+        hist.Hist.new.Var([0, 2, 4], name="m").Reg(4, 0, 1, name="x")
+        .Var([0, 2, 4], name="true_m").Reg(4, 0, 1, name="true_x").Weight()
+        .fill(seen_mass, seen, mass, x)
+    )  # fmt: skip
+    found = unfold_histogram(measured, response, iterations=3)
+    flat = np.where(np.isnan(seen), np.nan, 4 * (seen_mass > 2) + np.floor(4 * np.nan_to_num(seen)) + 0.5)
+    edges = np.arange(9.0)
+    direct = fill_response(flat, 4 * (mass > 2) + np.floor(4 * x) + 0.5, reco_edges=edges, truth_edges=edges)
+    assert found.values.ravel() == pytest.approx(direct.truth, rel=1e-6)  # unfolded with its own response
+    assert found.unfolded.measured.values == pytest.approx(direct.reco)
+    # A slice: what is true beyond it is a fake, what is measured beyond it is a miss.
+    low = unfold_histogram(
+        measured[{"m": slice(None, hist.loc(2))}],
+        response[{"m": slice(None, hist.loc(2)), "true_m": slice(None, hist.loc(2))}],
+    )
+    assert low.values[0] == pytest.approx(direct.truth[:4], rel=1e-6)
+    with pytest.raises(InputError, match="axes of the measured histogram"):
+        unfold_histogram(measured, measured)
