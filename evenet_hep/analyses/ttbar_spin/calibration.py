@@ -74,12 +74,15 @@ class Curve(NamedTuple):
     @property
     def slope(self) -> FloatArray:
         """Measured over true change of -tr C: 1 for a perfect reconstruction, 0 for one that knows nothing."""
-        return np.asarray((self.measured[1] - self.measured[0]) / (self.true[1] - self.true[0]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray((self.measured[1] - self.measured[0]) / (self.true[1] - self.true[0]))
 
     def apply(self, moments: Moments) -> Moments:
-        """The true -tr C that measured moments stand for."""
-        values = self.true[0] + (moments.values - self.measured[0]) / self.slope
-        return Moments(values, moments.errors / np.abs(self.slope))
+        """The true -tr C that measured moments stand for; NaN where the curve is flat."""
+        slope = np.where(self.slope != 0.0, self.slope, np.nan)  # of a bin with one event
+        return Moments(
+            self.true[0] + (moments.values - self.measured[0]) / slope, moments.errors / np.abs(slope)
+        )
 
 
 def calibration_curve(

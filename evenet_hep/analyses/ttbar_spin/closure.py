@@ -24,6 +24,7 @@ from evenet_hep.analyses.ttbar_spin.measure import (
     fill_spectra,
     unfold_spectra,
 )
+from evenet_hep.analyses.ttbar_spin.quality import half_width
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -172,9 +173,10 @@ def close(
                     ]
                     for _ in range(replicas)
                 ]
-                # Half of the central 68 %: a curve with a slope near zero now and then gives anything.
-                low, high = np.nanquantile(resampled, [0.16, 0.84], axis=0)
-                by_simulation[s] = (high - low) / 2
+                # A curve with a slope near zero now and then gives anything: no standard deviation.
+                by_simulation[s] = [
+                    half_width(column[np.isfinite(column)]) for column in np.transpose(resampled)
+                ]
     return Closure(strengths, true, own, projected, own_error, projected_error, by_simulation)
 
 
