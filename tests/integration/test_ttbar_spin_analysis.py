@@ -28,7 +28,7 @@ from evenet_hep.stats.spin_fits import fit_entanglement
 
 SMALL = [
     "training.epochs=1", "training.warmup=0", "sizes=[]", "splits=2", "replicas=3", "experiments=2",
-    "experiment_events=60", "sampler_steps=1", "fractions=[0.2,0.05,0.4]",
+    "experiment_events=60", "sampler_steps=1", "fractions=[0.1,0.05,0.45]",
 ]  # fmt: skip
 
 

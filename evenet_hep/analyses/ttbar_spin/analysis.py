@@ -354,6 +354,9 @@ def report(place: Workplace) -> AnalysisReport:
     lines = [head + f"(errors: data of {place.config.luminosity:g}/fb, simulated events):"]
     place.numbers["d_below_400"] = {}
     for name, found in place.results.items():
+        if not (found.own.is_known(0) and found.projected.is_known(0)):
+            lines.append(f"  {name}: too few events")
+            continue
         data, simulation = (found.projected.markers(0, errors=part) for part in ("data", "response"))
         d = data.d_paper
         place.numbers["d_below_400"][name] = {
