@@ -294,6 +294,8 @@ def shift(place: Workplace) -> None:
     for name, kinds in names.items():
         for kind in kinds:
             found = _experiments(place, name, kind, lambda: place.bars.advance(task))
+            if not np.isfinite(found.d.nominal):
+                continue  # too few events to measure anything
             for quantity, panels in drawn.items():
                 stability = getattr(found, quantity)
                 panels.append((name, stability))
@@ -335,8 +337,8 @@ def _experiments(place: Workplace, name: str, kind: str, tick: Callable[[], None
 def _stability(content: dict[str, Any]) -> Stability:
     return Stability(
         content["label"],
-        content["nominal"],
-        content["statistical"],
+        np.nan if content["nominal"] is None else content["nominal"],
+        np.nan if content["statistical"] is None else content["statistical"],
         _with_nan(content["shifts"]),
         _with_nan(content["results"]),
     )

@@ -185,5 +185,8 @@ def _marker(
     matrix, wide = np.zeros((1, 15)), np.zeros((1, 15, 15))
     matrix[0, DIAGONAL] = unfolding.values[0]
     wide[np.ix_([0], DIAGONAL, DIAGONAL)] = covariance[:1]
-    found = SpinMatrix(matrix, wide, np.zeros_like(wide)).markers(0, errors="data").d_paper
+    spin = SpinMatrix(matrix, wide, np.zeros_like(wide))
+    if not spin.is_known(0):
+        return float("nan"), float("nan")  # too few events
+    found = spin.markers(0, errors="data").d_paper
     return found.value, found.uncertainty
