@@ -100,6 +100,10 @@ class Sampling:
         See :func:`evenet_hep.model.diffusion.sample`.
     seed : int
         Together with the content of an event it fixes the noise: neither the order nor the number of events matters.
+    noise : {"content", "none"}
+        With ``"none"`` every draw starts at the centre of the noise, at zero. One such draw stands for an event: for a
+        normal distribution it is the mean, and it moves smoothly with the content of the event, as pseudo-experiments
+        with shifted events need.
     """
 
     particles: int = 2
@@ -107,8 +111,15 @@ class Sampling:
     steps: int = 20
     method: Literal["midpoint", "ddim"] = "midpoint"
     seed: int = 0
+    noise: Literal["content", "none"] = "content"
 
     def __post_init__(self) -> None:
+        if self.noise not in ("content", "none"):
+            msg = f"sampling: noise must be 'content' or 'none'; found {self.noise!r}"
+            raise PredictionError(msg)
+        if self.noise == "none" and self.samples > 1:
+            msg = f"sampling: without noise all draws are the same; samples must be 1, found {self.samples}"
+            raise PredictionError(msg)
         for name in ("particles", "samples", "steps"):
             if getattr(self, name) < 1:
                 msg = f"sampling: {name} must be at least 1; found {getattr(self, name)}"
@@ -478,7 +489,9 @@ class Predictor:
     ) -> npt.NDArray[np.float32]:
         """Noise that depends on the seed and on the content of each event alone."""
         shape = (self.sampling.samples, self.sampling.particles, network.invisible_transform.width)
-        noise = np.empty((len(rows), *shape), np.float32)
+        noise = np.zeros((len(rows), *shape), np.float32)
+        if self.sampling.noise == "none":
+            return noise
         for i, row in enumerate(rows):
             content = cloud.objects[row, cloud.mask[row]].tobytes() + cloud.event_features[row].tobytes()
             digest = hashlib.blake2b(content, digest_size=8, salt=str(self.sampling.seed).encode()[:16])

@@ -42,3 +42,20 @@ def bbww_resonance(events: Events, out: Out, config: File = None, settings: Sett
         from evenet_hep.analyses.bbww_resonance import analyse_bbww, read_bbww_config  # noqa: PLC0415
 
     tell(analyse_bbww(events, out, read_bbww_config(config, settings or ()), progress=True))
+
+
+@analyse.command("ttbar-spin")
+def ttbar_spin(events: Events, out: Out, config: File = None, settings: Settings = None) -> None:
+    """Spin correlations and entanglement of top pairs with two leptons."""
+    with console.status("loading torch"):
+        from evenet_hep.analyses.ttbar_spin import TTbarSpinConfig, analyse_ttbar_spin  # noqa: PLC0415
+        from evenet_hep.model.layers import read_config  # noqa: PLC0415
+        from evenet_hep.training.config import to_dict  # noqa: PLC0415
+        from evenet_hep.training.settings import override, read_yaml  # noqa: PLC0415
+
+    content = to_dict(TTbarSpinConfig())
+    if config is not None:
+        given = read_yaml(config)
+        content |= given | {"training": content["training"] | dict(given.get("training") or {})}
+    chosen = read_config(TTbarSpinConfig, override(content, settings or ()))
+    tell(analyse_ttbar_spin(events, out, chosen, progress=True))

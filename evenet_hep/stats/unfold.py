@@ -142,7 +142,7 @@ def unfold_svd(histogram: Any, response: Response, *, k: int) -> Unfolded:
         d = np.einsum("...ir,...i->...r", u, weight * purity * m)
         tau = s[..., k - 1, None] ** 2 if k <= n_truth else 0.0
         z = d * s / (s * s + tau)
-        ratio = np.einsum("ji,...ri,...r->...j", smooth, vt, z)
+        ratio = (z[..., None, :] @ vt)[..., 0, :] @ smooth.T
         return np.asarray(ratio * (migrations.sum(axis=-2) + misses))
 
     return unfold_with(solve, contents, response, "svd", float(k))

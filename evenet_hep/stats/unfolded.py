@@ -54,6 +54,9 @@ class Unfolded(NamedTuple):
         What was unfolded.
     minuit : iminuit.Minuit or None
         Of the likelihood, else None.
+    jacobian : float64 array, shape (n_truth, n_reco)
+        Derivatives of ``values`` with respect to the measured contents: what is needed for the covariance of results
+        from several spectra of the same events.
     """
 
     values: FloatArray
@@ -68,6 +71,7 @@ class Unfolded(NamedTuple):
     regularization: float
     measured: Contents
     minuit: Minuit | None
+    jacobian: FloatArray
 
     @property
     def uncertainty(self) -> FloatArray:
@@ -123,6 +127,7 @@ def unfolded(
         regularization,
         contents,
         None,
+        jacobian,
     )
 
 
