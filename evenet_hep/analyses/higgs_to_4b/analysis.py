@@ -290,7 +290,7 @@ def _summary(config: HiggsTo4bConfig, numbers: Row) -> str:
         if row["method"] == main_method(config):
             lines.append(
                 f"Expected 95 % limit on the branching fraction, {row['sample']}: {row['median']:.3g} "
-                f"({row['median_with_simulation']:.3g} with the uncertainty from the number of simulated events)."
+                f"({_limit_text(row['median_with_simulation'])} with the uncertainty from the number of simulated events)."
             )
     line = numbers["linearity"]
     lines.append(
@@ -300,6 +300,10 @@ def _summary(config: HiggsTo4bConfig, numbers: Row) -> str:
         "of the pseudo-experiments exceed a p-value of 0.05."
     )
     return "\n".join(lines)
+
+
+def _limit_text(limit: float | None) -> str:
+    return "none" if limit is None else f"{limit:.3g}"
 
 
 def _pm(row: Mapping[str, Any], key: str) -> str:

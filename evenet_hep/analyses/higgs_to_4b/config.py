@@ -15,18 +15,17 @@ TASKS = ("classification", "assignment", "segmentation")
 
 def _training(lr: float, lr_object_encoder: float, lr_backbone: float) -> FinetuneConfig:
     return FinetuneConfig(
-        batch_size=128,
+        batch_size=64,
         lr=lr,
         lr_object_encoder=lr_object_encoder,
         lr_backbone=lr_backbone,
         warmup=1.0,
-        patience=8,
+        patience=0,
         class_balance="equal",
         event_weights=True,
         rotate=True,
         mirror=True,
         ema=0.98,
-        monitor="val_classification",
     )
 
 
@@ -94,19 +93,19 @@ class HiggsTo4bConfig:
     size: str = "tiny"
     checkpoint: str = ""
     tasks: tuple[str, ...] = TASKS
-    sizes: tuple[int, ...] = (300, 900, 0)
+    sizes: tuple[int, ...] = (150, 400, 0)
     seeds: tuple[int, ...] = (1, 2, 3)
-    steps: int = 300
+    steps: int = 200
     training: FinetuneConfig = dataclasses.field(default_factory=lambda: _training(1e-3, 1e-3, 1e-3))
     finetuning: FinetuneConfig = dataclasses.field(default_factory=lambda: _training(2e-3, 6e-4, 2e-4))
     spanet: SpanetConfig = dataclasses.field(
-        default_factory=lambda: SpanetConfig(n_daughters=2, interchangeable=(0, 1), batch_size=128)
+        default_factory=lambda: SpanetConfig(n_daughters=2, interchangeable=(0, 1), batch_size=64)
     )
     trees: XgboostConfig = dataclasses.field(default_factory=XgboostConfig)
     bins: int = 8
     background_uncertainty: float = 0.05
     energy_shifts: int = 100
-    toys: int = 60
+    toys: int = 40
     injected: tuple[float, ...] = (1.0, 2.0, 4.0)
     spanet_file: str = ""
     cores: int = 2
