@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from evenet_hep.analyses.higgs_to_4b import HiggsTo4bConfig
-from evenet_hep.analyses.higgs_to_4b.limits import Injection, expected_limits, inject, linearity, score_edges
+from evenet_hep.analyses.higgs_to_4b.limits import (
+    Injection,
+    expected_limits,
+    inject,
+    linearity,
+    median_limit,
+    score_edges,
+)
 from evenet_hep.analyses.higgs_to_4b.measure import best_sic, pairing_of, results_of, trusted_weights
 from evenet_hep.analyses.higgs_to_4b.networks import Found, event_table, pair_by_masks
 from evenet_hep.analyses.higgs_to_4b.pairing import hypotheses, pair_by_distance, pair_by_mass
@@ -19,6 +26,8 @@ from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.processors.higgs_to_4b import BTag, Candidates, HiggsTo4b, in_part
 from evenet_hep.schema import EventSchema
+from evenet_hep.stats.limits import find_limit
+from evenet_hep.stats.workspace import make_workspace
 from evenet_hep.topology import Topology
 
 SCHEMA = EventSchema.standard(classes=CLASSES)
@@ -246,6 +255,13 @@ def test_limit_of_a_counting_experiment() -> None:
         assert each.n_bins == 1
         assert each.expected[2] == pytest.approx(1.96 * 100 / 200, rel=0.02)
         assert math.isnan(each.with_simulation)  # forty simulated events stand for ten thousand: nothing is excluded
+
+
+def test_median_limit_is_that_of_the_full_calculation() -> None:
+    edges = [0.0, 1.0, 2.0]
+    samples = {"signal": ([20.0, 60.0], edges), "background": ([5000.0, 900.0], edges)}
+    spec = make_workspace({"score": samples}, signal="signal", mc_statistics=False)
+    assert median_limit(spec) == pytest.approx(find_limit(spec).expected[2], rel=3e-3)
 
 
 def test_injection_returns_what_was_injected_for_a_perfect_score() -> None:

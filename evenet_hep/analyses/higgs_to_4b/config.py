@@ -77,6 +77,8 @@ class HiggsTo4bConfig:
         Strengths, in units of the square root of the number of background events before any cut on the score.
     spanet_file : str
         HDF5 file of SPANet's all-hadronic top pairs, to compare both assignments there too; empty leaves that out.
+    spanet_steps : int
+        Steps of the optimiser for every training with that file; the first two seeds are used.
     cores : int
         Processes for trainings and files.
     seed : int
@@ -108,6 +110,7 @@ class HiggsTo4bConfig:
     toys: int = 40
     injected: tuple[float, ...] = (1.0, 2.0, 4.0)
     spanet_file: str = ""
+    spanet_steps: int = 600
     cores: int = 2
     seed: int = 1
 
@@ -123,7 +126,7 @@ class HiggsTo4bConfig:
         require(total < 1, "validation_fraction and test_fraction", "such that events are left to train", total)
         require(bool(self.sizes) and min(self.sizes) >= 0, "sizes", "at least one, none negative", self.sizes)
         require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", "at least one, all different", self.seeds)
-        for name, lowest in (("steps", 1), ("bins", 2), ("energy_shifts", 2), ("toys", 2), ("cores", 1), ("seed", 0)):
+        for name, lowest in (("steps", 1), ("spanet_steps", 1), ("bins", 2), ("energy_shifts", 2), ("toys", 2), ("cores", 1), ("seed", 0)):
             require(getattr(self, name) >= lowest, name, f"at least {lowest}", getattr(self, name))
         require(self.luminosity > 0, "luminosity", "above 0", self.luminosity)
         require(self.background_uncertainty >= 0, "background_uncertainty", "at least 0", self.background_uncertainty)

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq
+from scipy.stats import norm
 
 from evenet_hep.analyses.higgs_to_4b.pool import SelectedEvents
-from evenet_hep.errors import InputError
 from evenet_hep.stats.limits import find_limit
 from evenet_hep.stats.profile_likelihood import lowest_strength, read_likelihood
 from evenet_hep.stats.workspace import make_workspace
@@ -116,19 +117,32 @@ def expected_limits(
         expected = find_limit(spec).expected
         spec = _workspace(signal, background, background_uncertainty, mc_statistics=True)
         found.append(
-            MassLimit(events.samples[int(number)], expected, _median_if_any(spec), len(edges) - 1)
+            MassLimit(events.samples[int(number)], expected, median_limit(spec), len(edges) - 1)
         )
     return found
 
 
-def _median_if_any(workspace: dict[str, Any]) -> float:
-    try:
-        return float(find_limit(workspace).expected[2])
-    except InputError as error:
-        # A possible result: so few events were simulated that no strength is too large for their uncertainty.
-        if "is excluded" not in str(error):
-            raise
-        return float("nan")
+LARGEST = 1e6  # branching fraction beyond which nothing counts as excluded
+MEDIAN_Q = float(norm.isf(0.025)) ** 2  # q of the median 95 % CLs limit: CLs = 2 (1 - Phi(sqrt q)) without signal
+
+
+def median_limit(workspace: dict[str, Any]) -> float:
+    """Median expected 95 % limit of a workspace whose data are the background expectation; NaN if there is none.
+
+    There may be none: with so few simulated events that no strength is too large for their uncertainty.
+
+    Parameters
+    ----------
+    workspace : dict
+        As :func:`~evenet_hep.stats.workspace.make_workspace` makes it without ``observed``.
+    """
+    likelihood = read_likelihood(workspace)
+    high = 1e-4
+    while likelihood.q(high) < MEDIAN_Q:
+        high *= 2
+        if high > LARGEST:
+            return float("nan")
+    return float(brentq(lambda mu: likelihood.q(mu) - MEDIAN_Q, high / 2, high, rtol=1e-3))
 
 
 def _workspace(

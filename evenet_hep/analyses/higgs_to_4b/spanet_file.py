@@ -30,6 +30,7 @@ from evenet_hep.training.run import finetune
 
 PROCESS = "TTHadronics"
 QUARKS = ("b", "q1", "q2")
+BATCH = 64  # events per step, of all methods
 TOPOLOGY = Topology(
     (Resonance("t/bqq", QUARKS, interchangeable=(("q1", "q2"),), mass=172.5, b_jets=1, jets=3, segment="t"),),
     (Process(PROCESS, (("t1", "t/bqq"), ("t2", "t/bqq"))),),
@@ -133,8 +134,8 @@ def compare(events: TopPairs, config: HiggsTo4bConfig, *, method: str, seed: int
     train, test = events.select(slice(0, -n_test)), events.select(slice(-n_test, None))
     usable = int((train.targets >= 0).all(axis=2).any(axis=1).sum())
     if method == "SPANet":
-        epochs = max(2, round(config.steps * 4 * 128 / (0.9 * usable)))
-        settings = SpanetConfig(seed=seed, batch_size=128, max_epochs=epochs)
+        epochs = max(2, round(config.spanet_steps * BATCH / (0.9 * usable)))
+        settings = SpanetConfig(seed=seed, batch_size=BATCH, max_epochs=epochs)
         fit = fit_spanet(_features(train), train.mask, train.targets, config=settings)
         found = _sorted(fit.predict(_features(test), test.mask).objects)
         truth = _sorted(test.targets)
@@ -177,9 +178,10 @@ def _train(events: TopPairs, config: HiggsTo4bConfig, start: str, seed: int) -> 
         wanted = with_heads(empty, ("assignment",), topology=TOPOLOGY)
         network = extend(trained, classes=(), heads={name: getattr(wanted, name) for name in HEADS}).model
         rates = config.finetuning
-    epochs = max(2, round(config.steps * 4 * rates.batch_size / max(len(order) - n_held, 1)))
+    epochs = max(2, round(config.spanet_steps * BATCH / max(len(order) - n_held, 1)))
     settings = dataclasses.replace(
         rates,
+        batch_size=BATCH,
         epochs=epochs,
         warmup=min(rates.warmup, epochs / 10),
         seed=seed,
