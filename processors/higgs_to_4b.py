@@ -175,7 +175,9 @@ def _daughters(events: ak.Array, found: Candidates) -> ak.Array:
 _EVERY_JET = dataclasses.replace(EventSchema.standard(capacity=40), event_features=())
 
 
-def in_part(events: ak.Array, part: str, fractions: Mapping[str, float], salt: str = SALT) -> npt.NDArray[np.bool_]:
+def in_part(
+    events: ak.Array, part: str, fractions: Mapping[str, float], salt: str = SALT
+) -> npt.NDArray[np.bool_]:
     """Which events belong to one part of a sample, by the hash of their identifiers; see :mod:`evenet_hep.events.splits`."""
     hashes = event_hash(
         *(ak.to_numpy(events[name]) for name in ("run", "luminosityBlock", "event")), salt=salt
@@ -227,7 +229,9 @@ class HiggsTo4b(processor.ProcessorABC):  # type: ignore[misc]
             msg = f"part must be one of the fractions {', '.join(fractions or {}) or '(none given)'}; found {part!r}"
             raise ConfigError(msg)
         if predict is not None and not {"classification", "assignment"} <= set(predict.heads):
-            msg = f"predict must have the heads classification and assignment; found {', '.join(predict.heads)}"
+            msg = (
+                f"predict must have the heads classification and assignment; found {', '.join(predict.heads)}"
+            )
             raise ConfigError(msg)
         self.predict = predict
         self.scales = dict(scales or {})
@@ -277,9 +281,7 @@ class HiggsTo4b(processor.ProcessorABC):  # type: ignore[misc]
             "two hard b jets": count_objects(found.bjets[found.bjets["pt"] > 30.0]) >= 2,
         }
 
-    def _keep(
-        self, events: ak.Array, candidates: Candidates, weight: npt.NDArray[np.float64]
-    ) -> set[str]:
+    def _keep(self, events: ak.Array, candidates: Candidates, weight: npt.NDArray[np.float64]) -> set[str]:
         if self.out is None:
             return set()
         meta = events.metadata

@@ -9,6 +9,8 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 import pytest
+from evenet_hep.processors import BTag, HiggsTo4b
+from evenet_hep.processors.higgs_to_4b import CUTS
 from PIL import Image
 
 from evenet_hep import EveNet, EveNetConfig, EventSchema, Predictor
@@ -18,8 +20,10 @@ from evenet_hep.analyses.samples import EventSample, read_samples, run_processor
 from evenet_hep.baselines.spanet import SpanetConfig
 from evenet_hep.baselines.xgboost import XgboostConfig
 from evenet_hep.errors import ConfigError
-from evenet_hep.processors import BTag, HiggsTo4b
-from evenet_hep.processors.higgs_to_4b import CUTS
+from evenet_hep.simulate.detector import load_card
+from evenet_hep.simulate.plan import requests_from_words
+from evenet_hep.simulate.run import simulate
+from evenet_hep.simulate.shards import SimulationSettings
 from evenet_hep.topology import Topology
 from evenet_hep.training.presets import with_heads
 
@@ -32,11 +36,6 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few events of the signal, and of all-hadronic top pairs, which pass more often than multijets."""
     pytest.importorskip("pythia8mc")
     pytest.importorskip("fastjet")
-    from evenet_hep.simulate.detector import load_card
-    from evenet_hep.simulate.plan import requests_from_words
-    from evenet_hep.simulate.run import simulate
-    from evenet_hep.simulate.shards import SimulationSettings
-
     out = tmp_path_factory.mktemp("haa4b") / "events"
     requests = requests_from_words(["haa4b:m_a=60,skim=4j2b,events=120", "TTHadronics:events=420"], None)
     simulate(requests, out, SimulationSettings(seed=5, card=load_card("cms")))
@@ -60,7 +59,9 @@ def quick(events: Path, **changes: object) -> HiggsTo4bConfig:
         seeds=(1, 2),
         steps=2,
         trees=XgboostConfig(max_trees=10, patience=5),
-        spanet=SpanetConfig(n_daughters=2, interchangeable=(0, 1), batch_size=16, width=8, heads=2, n_layers=1),
+        spanet=SpanetConfig(
+            n_daughters=2, interchangeable=(0, 1), batch_size=16, width=8, heads=2, n_layers=1
+        ),
         bins=3,
         energy_shifts=3,
         toys=2,

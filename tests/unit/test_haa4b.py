@@ -8,6 +8,7 @@ import math
 import awkward as ak
 import numpy as np
 import pytest
+from evenet_hep.processors.higgs_to_4b import BTag, Candidates, HiggsTo4b, in_part
 
 from evenet_hep.analyses.higgs_to_4b import HiggsTo4bConfig
 from evenet_hep.analyses.higgs_to_4b.limits import (
@@ -24,7 +25,6 @@ from evenet_hep.analyses.higgs_to_4b.pairing import hypotheses, pair_by_distance
 from evenet_hep.analyses.higgs_to_4b.pool import CLASSES, EventPool, SelectedEvents, choose_training
 from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.events.cloud import EventCloud
-from evenet_hep.processors.higgs_to_4b import BTag, Candidates, HiggsTo4b, in_part
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.limits import find_limit
 from evenet_hep.stats.workspace import make_workspace
@@ -212,7 +212,9 @@ def test_other_features_than_the_networks_are_refused() -> None:
 
 
 def test_parts_are_disjoint_and_cover_all() -> None:
-    events = ak.Array({"run": np.ones(4000, int), "luminosityBlock": np.ones(4000, int), "event": np.arange(4000)})
+    events = ak.Array(
+        {"run": np.ones(4000, int), "luminosityBlock": np.ones(4000, int), "event": np.arange(4000)}
+    )
     fractions = HiggsTo4bConfig().fractions
     found = np.stack([in_part(events, name, fractions) for name in fractions])
     assert (found.sum(axis=0) == 1).all()
@@ -254,7 +256,9 @@ def test_limit_of_a_counting_experiment() -> None:
     for each in found:
         assert each.n_bins == 1
         assert each.expected[2] == pytest.approx(1.96 * 100 / 200, rel=0.02)
-        assert math.isnan(each.with_simulation)  # forty simulated events stand for ten thousand: nothing is excluded
+        assert math.isnan(
+            each.with_simulation
+        )  # forty simulated events stand for ten thousand: nothing is excluded
 
 
 def test_median_limit_is_that_of_the_full_calculation() -> None:
@@ -278,7 +282,10 @@ def test_injection_returns_what_was_injected_for_a_perfect_score() -> None:
 
 def test_a_biased_fit_is_seen_by_the_line() -> None:
     rng = np.random.default_rng(4)
-    biased = [Injection(x, 0.8 * x + 0.1 + rng.normal(0, 0.05, 50), np.full(50, 0.05), np.ones(50)) for x in (0.0, 1.0, 3.0)]
+    biased = [
+        Injection(x, 0.8 * x + 0.1 + rng.normal(0, 0.05, 50), np.full(50, 0.05), np.ones(50))
+        for x in (0.0, 1.0, 3.0)
+    ]
     line = linearity(biased)
     assert line["slope"] == pytest.approx(0.8, abs=4 * line["slope_error"])
     assert abs(line["slope"] - 1) > 10 * line["slope_error"]

@@ -41,7 +41,9 @@ Row = dict[str, Any]
 TOP_METHODS = ("SPANet", "scratch", "pretrained")
 
 
-def analyse_higgs_to_4b(config: HiggsTo4bConfig, out: str | Path, *, progress: bool = False) -> AnalysisReport:
+def analyse_higgs_to_4b(
+    config: HiggsTo4bConfig, out: str | Path, *, progress: bool = False
+) -> AnalysisReport:
     """Search for H -> aa -> 4b in simulated events.
 
     Events are selected, networks and baselines are trained on the same events with more and more of them, and on events
@@ -128,7 +130,12 @@ def _select(
 
 def _cutflow(selected: Row) -> list[Row]:
     return [
-        {"sample": sample, "cut": cut, "simulated": number, "expected": selected["cutflow_weighted"][sample][cut]}
+        {
+            "sample": sample,
+            "cut": cut,
+            "simulated": number,
+            "expected": selected["cutflow_weighted"][sample][cut],
+        }
         for sample, cuts in selected["cutflow"].items()
         for cut, number in cuts.items()
     ]
@@ -175,7 +182,9 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
             values = np.array([row[key] for row in mine], np.float64)
             mean[key] = float(values.mean())
             if not key.endswith("_uncertainty"):
-                mean[f"{key}_seed_error"] = float(values.std(ddof=1) / np.sqrt(len(values))) if len(mine) > 1 else None
+                mean[f"{key}_seed_error"] = (
+                    float(values.std(ddof=1) / np.sqrt(len(values))) if len(mine) > 1 else None
+                )
         found.append(mean)
     return sorted(found, key=lambda row: (row["method"], row["size"]))
 
@@ -184,7 +193,9 @@ def _headline(config: HiggsTo4bConfig, rows: Sequence[Row], classical: Sequence[
     """Result of every method with all events of training."""
     largest = max(row["size"] for row in rows)
     numbers: Row = {"main_method": main_method(config), "training_events": largest}
-    for row in mean_rows([each for each in rows if each["size"] == largest]) + [dict(each) for each in classical]:
+    for row in mean_rows([each for each in rows if each["size"] == largest]) + [
+        dict(each) for each in classical
+    ]:
         kept = ("sic", "pairing_event_complete", "auc")
         numbers[row["method"]] = {
             key: row[key]
@@ -220,7 +231,9 @@ def _closure(folder: AnalysisFolder, place: Workplace, progress: bool) -> Row:
     strengths = (0.0, *config.injected)
     jobs = [Job("inject", main_method(config), 0, config.seeds[0], strength) for strength in strengths]
     found = _jobs(folder, place, jobs, "closure", progress)
-    injections = [Injection(each["injected"], *(np.array(each[key]) for key in Injection._fields[1:])) for each in found]
+    injections = [
+        Injection(each["injected"], *(np.array(each[key]) for key in Injection._fields[1:])) for each in found
+    ]
     line = linearity(injections)
     rows = [each.to_dict() for each in injections]
     folder.table("closure", rows)
@@ -241,7 +254,15 @@ def _shifts(folder: AnalysisFolder, place: Workplace, progress: bool) -> Row:
     rows: list[Row] = []
     for quantity, label in (("sic", "significance improvement"), ("pairing", "pairing efficiency")):
         stable = [
-            (method, Stability(**(each[quantity] | {k: np.array(each[quantity][k], float) for k in ("shifts", "results")})))
+            (
+                method,
+                Stability(
+                    **(
+                        each[quantity]
+                        | {k: np.array(each[quantity][k], float) for k in ("shifts", "results")}
+                    )
+                ),
+            )
             for method, each in zip(methods, found, strict=True)
             if quantity in each
         ]
@@ -255,9 +276,7 @@ def _tops(folder: AnalysisFolder, place: Workplace, progress: bool) -> Row:
     config = place.config
     methods = [method for method in TOP_METHODS if method == "SPANet" or method in config.starts]
     jobs = [Job("tops", method, 0, seed) for method in methods for seed in config.seeds[:2]]
-    rows = [
-        row | {"size": 0} for row in _jobs(folder, place, jobs, "top pairs of SPANet's file", progress)
-    ]
+    rows = [row | {"size": 0} for row in _jobs(folder, place, jobs, "top pairs of SPANet's file", progress)]
     means = [{k: v for k, v in row.items() if k != "size"} for row in mean_rows(rows)]
     folder.table("spanet_file", means)
     return {"spanet_file": means}
@@ -278,27 +297,29 @@ def _masses(folder: AnalysisFolder, place: Workplace, samples: Mapping[str, Even
 
 
 def _summary(config: HiggsTo4bConfig, numbers: Row) -> str:
-    own, trees, spanet = (numbers[name] for name in (main_method(config), "XGBoost", "SPANet"))
-    lines = [
-        f"H -> aa -> 4b, {numbers['training_events']} training events, {len(config.seeds)} trainings each.",
-        f"Significance improvement: {_pm(own, 'sic')} ({main_method(config)}), {_pm(trees, 'sic')} (XGBoost).",
-        f"Both pairs right: {_pm(own, 'pairing_event_complete')} ({main_method(config)}), "
-        f"{_pm(spanet, 'pairing_event_complete')} (SPANet), "
-        f"{numbers[CLASSICAL[0]]['pairing_event_complete']:.3f} ({CLASSICAL[0]}).",
+    main = main_method(config)
+    own, trees, spanet = (numbers[name] for name in (main, "XGBoost", "SPANet"))
+    pairs = f"{_pm(own, 'pairing_event_complete')} ({main}), {_pm(spanet, 'pairing_event_complete')} (SPANet)"
+    limits = [
+        f"Expected 95 % limit on the branching fraction, {row['sample']}: {row['median']:.3g}; with the uncertainty "
+        f"from the number of simulated events: {_limit_text(row['median_with_simulation'])}."
+        for row in numbers["limits"]
+        if row["method"] == main
     ]
-    for row in numbers["limits"]:
-        if row["method"] == main_method(config):
-            lines.append(
-                f"Expected 95 % limit on the branching fraction, {row['sample']}: {row['median']:.3g} "
-                f"({_limit_text(row['median_with_simulation'])} with the uncertainty from the number of simulated events)."
-            )
     line = numbers["linearity"]
-    lines.append(
+    closure = (
         f"Injected signal: slope {line['slope']:.3f} +- {line['slope_error']:.3f}, intercept "
         f"{line['intercept']:.3f} +- {line['intercept_error']:.3f}; without signal "
         f"{numbers['false_positive_rate_at_5_percent']:.3f} +- {numbers['false_positive_rate_error']:.3f} "
         "of the pseudo-experiments exceed a p-value of 0.05."
     )
+    lines = [
+        f"H -> aa -> 4b, {numbers['training_events']} training events, {len(config.seeds)} trainings each.",
+        f"Significance improvement: {_pm(own, 'sic')} ({main}), {_pm(trees, 'sic')} (XGBoost).",
+        f"Both pairs right: {pairs}, {numbers[CLASSICAL[0]]['pairing_event_complete']:.3f} ({CLASSICAL[0]}).",
+        *limits,
+        closure,
+    ]
     return "\n".join(lines)
 
 

@@ -123,16 +123,35 @@ class HiggsTo4bConfig:
         for name in ("validation_fraction", "test_fraction"):
             require(0 < getattr(self, name) < 1, name, "between 0 and 1", getattr(self, name))
         total = self.validation_fraction + self.test_fraction
-        require(total < 1, "validation_fraction and test_fraction", "such that events are left to train", total)
+        require(
+            total < 1, "validation_fraction and test_fraction", "such that events are left to train", total
+        )
         require(bool(self.sizes) and min(self.sizes) >= 0, "sizes", "at least one, none negative", self.sizes)
-        require(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", "at least one, all different", self.seeds)
-        for name, lowest in (("steps", 1), ("spanet_steps", 1), ("bins", 2), ("energy_shifts", 2), ("toys", 2), ("cores", 1), ("seed", 0)):
+        require(
+            len(set(self.seeds)) == len(self.seeds) > 0, "seeds", "at least one, all different", self.seeds
+        )
+        for name, lowest in (
+            ("steps", 1),
+            ("spanet_steps", 1),
+            ("bins", 2),
+            ("energy_shifts", 2),
+            ("toys", 2),
+            ("cores", 1),
+            ("seed", 0),
+        ):
             require(getattr(self, name) >= lowest, name, f"at least {lowest}", getattr(self, name))
         require(self.luminosity > 0, "luminosity", "above 0", self.luminosity)
-        require(self.background_uncertainty >= 0, "background_uncertainty", "at least 0", self.background_uncertainty)
+        require(
+            self.background_uncertainty >= 0,
+            "background_uncertainty",
+            "at least 0",
+            self.background_uncertainty,
+        )
         require(all(x > 0 for x in self.injected), "injected", "above 0", self.injected)
         pairs = (self.spanet.n_resonances, self.spanet.n_daughters, set(self.spanet.interchangeable))
-        require(pairs == (2, 2, {0, 1}), "spanet", "for two resonances of two interchangeable daughters", pairs)
+        require(
+            pairs == (2, 2, {0, 1}), "spanet", "for two resonances of two interchangeable daughters", pairs
+        )
 
     @property
     def fractions(self) -> dict[str, float]:

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
-STYLE = {"font.size": 9}
 
 
 def plot_learning(rows: Sequence[Row], classical: Sequence[Row]) -> Figure:
@@ -27,7 +26,7 @@ def plot_learning(rows: Sequence[Row], classical: Sequence[Row]) -> Figure:
     classical : sequence of mapping
         Methods without a training, drawn as lines.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(10, 4.2), layout="constrained")
         panels = figure.subplots(1, 2)
         for panel, key, label in zip(
@@ -59,12 +58,16 @@ def _draw_curves(panel: Any, rows: Sequence[Row], key: str) -> None:
         shifted = np.array(sizes) * (1 + 0.03 * (i - len(methods) / 2))
         baseline = "," not in method
         style = "s--" if baseline else "o-"
-        panel.errorbar(shifted, means, errors, fmt=style, ms=4, color=f"C{i}", capsize=2, lw=1.2, label=method)
+        panel.errorbar(
+            shifted, means, errors, fmt=style, ms=4, color=f"C{i}", capsize=2, lw=1.2, label=method
+        )
         for x, each in zip(shifted, values, strict=True):
             panel.plot(np.full(len(each), x), each, ".", ms=3, color=f"C{i}", alpha=0.4)
         if i == 0:
             last = np.mean([row[f"{key}_uncertainty"] for row in mine if row["size"] == sizes[-1]])
-            panel.axhspan(means[-1] - last, means[-1] + last, color="0.92", zorder=0, label="error of the test sample")
+            panel.axhspan(
+                means[-1] - last, means[-1] + last, color="0.92", zorder=0, label="error of the test sample"
+            )
 
 
 def plot_limits(rows: Sequence[Row]) -> Figure:
@@ -75,7 +78,7 @@ def plot_limits(rows: Sequence[Row]) -> Figure:
     rows : sequence of mapping
         ``method``, ``mass`` in GeV, and the five limits ``minus2`` to ``plus2``; the bands are those of the first method.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(6, 4), layout="constrained")
         panel = figure.subplots()
         methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -84,9 +87,20 @@ def plot_limits(rows: Sequence[Row]) -> Figure:
             mass = np.array([row["mass"] for row in mine])
             column = {name: np.array([row[name] for row in mine]) for name in BAND_NAMES}
             if i == 0:
-                panel.fill_between(mass, column["minus2"], column["plus2"], color="#ffdf7f", label="95 % of experiments")
-                panel.fill_between(mass, column["minus1"], column["plus1"], color="#85d1fb", label="68 % of experiments")
-            panel.plot(mass, column["median"], ("o-k", "s--C3", "^:C2")[i % 3], ms=4, lw=1.2, label=f"median, {method}")
+                panel.fill_between(
+                    mass, column["minus2"], column["plus2"], color="#ffdf7f", label="95 % of experiments"
+                )
+                panel.fill_between(
+                    mass, column["minus1"], column["plus1"], color="#85d1fb", label="68 % of experiments"
+                )
+            panel.plot(
+                mass,
+                column["median"],
+                ("o-k", "s--C3", "^:C2")[i % 3],
+                ms=4,
+                lw=1.2,
+                label=f"median, {method}",
+            )
         panel.set_yscale("log")
         panel.set_xlabel("mass of the scalar a [GeV]")
         panel.set_ylabel("expected 95 % limit on the branching fraction")
@@ -98,7 +112,7 @@ BAND_NAMES = ("minus2", "minus1", "median", "plus1", "plus2")
 
 
 def plot_closure(injections: Sequence[Row], line: Mapping[str, float]) -> Figure:
-    """Fitted against injected strength, the pulls, and the significances without signal.
+    """Fitted against injected strength, the pulls, and how often an excess is seen.
 
     Parameters
     ----------
@@ -107,7 +121,7 @@ def plot_closure(injections: Sequence[Row], line: Mapping[str, float]) -> Figure
     line : mapping
         As given by :func:`~evenet_hep.analyses.higgs_to_4b.limits.linearity`.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         left, middle, right = figure.subplots(1, 3)
         x = np.array([each["injected"] for each in injections])
@@ -130,7 +144,9 @@ def plot_closure(injections: Sequence[Row], line: Mapping[str, float]) -> Figure
             ]
         )
         edges = np.linspace(-4, 4, 25)
-        middle.hist(pulls, edges, color="#85d1fb", label=f"mean {pulls.mean():.2f}, width {pulls.std(ddof=1):.2f}")
+        middle.hist(
+            pulls, edges, color="#85d1fb", label=f"mean {pulls.mean():.2f}, width {pulls.std(ddof=1):.2f}"
+        )
         centres = np.linspace(-4, 4, 200)
         normal = np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi)
         middle.plot(centres, len(pulls) * (edges[1] - edges[0]) * normal, "k", lw=1, label="standard normal")
@@ -138,14 +154,15 @@ def plot_closure(injections: Sequence[Row], line: Mapping[str, float]) -> Figure
         middle.set_ylabel("pseudo-experiments")
         middle.set_ylim(0, middle.get_ylim()[1] * 1.3)
         middle.legend(frameon=False, fontsize=8)
-        for i, each in enumerate(injections):
-            z = np.array(each["significances"])
-            right.hist(z, np.linspace(0, max(6.0, x.max() * 2.5), 40), histtype="step", color=f"C{i}", density=True,
-                       label=f"injected {each['injected']:g}")  # fmt: skip
-        right.axvline(1.645, color="0.4", ls="--", lw=1)
-        right.set_yscale("log")
-        right.set_xlabel("significance")
-        right.set_ylabel("density")
+        z = [np.array(each["significances"]) for each in injections]
+        for level, color in ((1.645, "C0"), (3.0, "C3")):
+            rate = np.array([(values > level).mean() for values in z])
+            errors = np.sqrt(rate * (1 - rate) / [len(values) for values in z])
+            right.errorbar(x, rate, errors, fmt="o-", ms=4, capsize=3, color=color, label=f"above {level:g}")
+        right.axhline(0.05, color="0.4", ls="--", lw=1, label="5 %")
+        right.set_xlabel("injected strength")
+        right.set_ylabel("part of the pseudo-experiments with a significance")
+        right.set_ylim(-0.02, 1.05)
         right.legend(frameon=False, fontsize=8)
     return figure
 
@@ -158,7 +175,7 @@ def plot_masses(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     histograms : mapping of str to mapping
         Sample -> ``mass_a``, ``mass_aa`` and ``score``, as :class:`~evenet_hep.processors.higgs_to_4b.HiggsTo4b` fills them.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(11, 3.6), layout="constrained")
         for panel, name in zip(figure.subplots(1, 3), ("mass_a", "mass_aa", "score"), strict=True):
             for i, (sample, found) in enumerate(histograms.items()):
@@ -166,7 +183,12 @@ def plot_masses(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
                 total = histogram.sum().value
                 if total > 0:
                     mplhep.histplot(
-                        histogram / total, ax=panel, label=sample, color=f"C{i}", histtype="step", linewidth=1.3
+                        histogram / total,
+                        ax=panel,
+                        label=sample,
+                        color=f"C{i}",
+                        histtype="step",
+                        linewidth=1.3,
                     )
             panel.set_xlabel(histogram.axes[0].label)
             panel.set_ylabel("part of the events")

@@ -64,7 +64,11 @@ class Workplace:
 def _pool(place: Workplace) -> EventPool:
     config = place.config
     return EventPool.read(
-        place.events, dict(place.kept), n_signals=place.n_signals, fractions=config.fractions, btag=config.btag
+        place.events,
+        dict(place.kept),
+        n_signals=place.n_signals,
+        fractions=config.fractions,
+        btag=config.btag,
     )
 
 
@@ -176,7 +180,11 @@ def _tops(config: HiggsTo4bConfig, job: Job) -> dict[str, Any]:
     row: dict[str, Any] = {"method": job.method, "seed": job.seed}
     for name in ("event_complete", "event_partial", "resonance"):
         efficiency = getattr(found, name)
-        row |= {name: efficiency.value, f"{name}_uncertainty": efficiency.uncertainty, f"{name}_total": efficiency.total}
+        row |= {
+            name: efficiency.value,
+            f"{name}_uncertainty": efficiency.uncertainty,
+            f"{name}_total": efficiency.total,
+        }
     return row
 
 

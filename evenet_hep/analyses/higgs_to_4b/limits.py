@@ -21,7 +21,9 @@ Histogram = tuple[FloatArray, FloatArray, FloatArray]  # values, edges, variance
 FEWEST = 10  # simulated background events in a bin of the fit
 
 
-def score_edges(score: npt.ArrayLike, is_signal: npt.ArrayLike, *, bins: int, fewest: int = FEWEST) -> FloatArray:
+def score_edges(
+    score: npt.ArrayLike, is_signal: npt.ArrayLike, *, bins: int, fewest: int = FEWEST
+) -> FloatArray:
     """Edges of bins that hold equal parts of the signal and enough background.
 
     Parameters
@@ -116,14 +118,14 @@ def expected_limits(
         spec = _workspace(signal, background, background_uncertainty, mc_statistics=False)
         expected = find_limit(spec).expected
         spec = _workspace(signal, background, background_uncertainty, mc_statistics=True)
-        found.append(
-            MassLimit(events.samples[int(number)], expected, median_limit(spec), len(edges) - 1)
-        )
+        found.append(MassLimit(events.samples[int(number)], expected, median_limit(spec), len(edges) - 1))
     return found
 
 
 LARGEST = 1e6  # branching fraction beyond which nothing counts as excluded
-MEDIAN_Q = float(norm.isf(0.025)) ** 2  # q of the median 95 % CLs limit: CLs = 2 (1 - Phi(sqrt q)) without signal
+MEDIAN_Q = (
+    float(norm.isf(0.025)) ** 2
+)  # q of the median 95 % CLs limit: CLs = 2 (1 - Phi(sqrt q)) without signal
 
 
 def median_limit(workspace: dict[str, Any]) -> float:
@@ -252,7 +254,11 @@ def inject(
         number = min(rng.poisson(injected * unit), len(pool))
         data = np.r_[values[is_data & ~events.is_signal], rng.permutation(pool)[:number]]
         observed = fill(data, np.ones(len(data)), edges)
-        rows.append(_fit(_workspace(signal, background, background_uncertainty, mc_statistics=True, observed=observed)))
+        rows.append(
+            _fit(
+                _workspace(signal, background, background_uncertainty, mc_statistics=True, observed=observed)
+            )
+        )
         progress()
     columns = np.array(rows).T
     return Injection(injected, columns[0], columns[1], columns[2])

@@ -60,7 +60,9 @@ def best_sic(events: SelectedEvents, score: npt.ArrayLike, *, sample: int | None
     )
 
 
-def pairing_of(events: SelectedEvents, slots: npt.ArrayLike, *, sample: int | None = None) -> PairingEfficiencies:
+def pairing_of(
+    events: SelectedEvents, slots: npt.ArrayLike, *, sample: int | None = None
+) -> PairingEfficiencies:
     """Pairing efficiencies of the signal, or of one sample of it."""
     mine = events.is_signal if sample is None else events.sample == sample
     return pairing_efficiencies(events.targets[mine], np.asarray(slots)[mine], events.reconstructable[mine])
@@ -86,7 +88,10 @@ def results_of(events: SelectedEvents, found: Found) -> dict[str, Any]:
         whole = pairing_of(events, found.slots)
         for name in ("event_complete", "event_partial", "event_all", "resonance"):
             efficiency = getattr(whole, name)
-            row |= {f"pairing_{name}": efficiency.value, f"pairing_{name}_uncertainty": efficiency.uncertainty}
+            row |= {
+                f"pairing_{name}": efficiency.value,
+                f"pairing_{name}_uncertainty": efficiency.uncertainty,
+            }
         for number in signals:
             own = pairing_of(events, found.slots, sample=number).event_complete
             row |= {

@@ -78,6 +78,7 @@ class Network:
         return Predictor(self.folder, heads=heads, device="cpu")
 
     def __call__(self, cloud: EventCloud) -> Found:
+        """Scores and, unless the task is the class alone, pairs of every event."""
         predict = self.predictor()
         network = predict.network()
         given = dataclasses.replace(cloud, schema=network.schema)
@@ -204,6 +205,7 @@ class Spanet:
     fit: SpanetFit
 
     def __call__(self, cloud: EventCloud) -> Found:
+        """Pairs of every event, in slots of the cloud."""
         jets, slots, mask = _jets(cloud)
         found = self.fit.predict(jets, mask).objects
         back = np.take_along_axis(slots[:, None], np.maximum(found, 0).reshape(len(cloud), 1, 4), axis=2)
@@ -256,6 +258,7 @@ class Trees:
     fit: BoostedTrees
 
     def __call__(self, cloud: EventCloud) -> Found:
+        """Scores of every event."""
         return Found(self.fit.predict(event_table(cloud))[:, 1], None)
 
 
@@ -308,4 +311,3 @@ def _closest(jets: FloatArray, mask: npt.NDArray[np.bool_]) -> tuple[FloatArray,
     there = mask[:, first] & mask[:, second]
     results = [np.where(there, each, np.inf).min(axis=1) for each in (mass, np.hypot(d_eta, d_phi))]
     return tuple(np.where(np.isfinite(each), each, np.nan) for each in results)  # type: ignore[return-value]
-

@@ -15,7 +15,10 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 HIGGS_MASS = 125.0  # GeV
-MASS_WIDTH, HIGGS_WIDTH = 10.0, 20.0  # GeV: of the difference of the pair masses and of the mass of all four jets
+MASS_WIDTH, HIGGS_WIDTH = (
+    10.0,
+    20.0,
+)  # GeV: of the difference of the pair masses and of the mass of all four jets
 N_JETS = 6  # flagged jets first, then the hardest of the others
 
 
@@ -94,7 +97,10 @@ def _pair(cloud: EventCloud, n_jets: int, *, by_mass: bool) -> FourJets:
     first, second = (momenta[:, choices[:, k]].sum(axis=2) for k in (slice(0, 2), slice(2, 4)))
     masses = np.stack([_mass(first), _mass(second), _mass(first + second)], axis=-1)  # (n, H, 3)
     apart = [
-        np.hypot(eta[:, choices[:, i]] - eta[:, choices[:, j]], delta_phi(phi[:, choices[:, i]], phi[:, choices[:, j]]))
+        np.hypot(
+            eta[:, choices[:, i]] - eta[:, choices[:, j]],
+            delta_phi(phi[:, choices[:, i]], phi[:, choices[:, j]]),
+        )
         for i, j in ((0, 1), (2, 3))
     ]
     if by_mass:

@@ -13,10 +13,10 @@ import torch
 from evenet_hep.analyses.higgs_to_4b.config import HiggsTo4bConfig
 from evenet_hep.baselines.spanet import SpanetConfig, fit_spanet, jet_features
 from evenet_hep.errors import FileError, InputError
+from evenet_hep.evaluation.evaluate import evaluate
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.columns import EventInput, ObjectBlock
 from evenet_hep.events.labels import EventLabels
-from evenet_hep.evaluation.evaluate import evaluate
 from evenet_hep.model.evenet import HEADS, EveNet, EveNetConfig
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.pairing import PairingEfficiencies, pairing_efficiencies
@@ -56,7 +56,9 @@ class TopPairs(NamedTuple):
 
     def select(self, where: Any) -> TopPairs:
         """Chosen events."""
-        return TopPairs({name: each[where] for name, each in self.jets.items()}, self.mask[where], self.targets[where])
+        return TopPairs(
+            {name: each[where] for name, each in self.jets.items()}, self.mask[where], self.targets[where]
+        )
 
 
 def read_top_pairs(path: str | Path) -> TopPairs:
@@ -170,7 +172,9 @@ def _train(events: TopPairs, config: HiggsTo4bConfig, start: str, seed: int) -> 
     torch.manual_seed(seed)
     if start == "scratch":
         schema = measured_schema(_labelled(events.select(order[n_held:]), EventSchema.standard()))
-        network = EveNet(with_heads(EveNetConfig.of_size(config.size), ("assignment",), topology=TOPOLOGY), schema)
+        network = EveNet(
+            with_heads(EveNetConfig.of_size(config.size), ("assignment",), topology=TOPOLOGY), schema
+        )
         rates = config.training
     else:
         trained = EveNet.from_pretrained(config.checkpoint)
