@@ -13,6 +13,7 @@ from evenet_hep.analyses.higgs_to_4b.networks import Found
 from evenet_hep.analyses.higgs_to_4b.pool import EventPool
 from evenet_hep.analyses.stability import Stability
 from evenet_hep.events.cloud import EventCloud
+from evenet_hep.stats.pairing import Efficiency
 
 Method = Callable[[EventCloud], Found]
 
@@ -28,6 +29,22 @@ class ShiftedResults(NamedTuple):
 
     sic: dict[str, Stability]
     pairing: dict[str, Stability]
+
+
+def binomial_error(efficiency: Efficiency) -> float:
+    """Standard error of an efficiency that is not zero where none or all have passed.
+
+    There the fraction is taken to be that of half an event.
+
+    Examples
+    --------
+    >>> binomial_error(Efficiency(0.5, 0.05, 50, 100)), round(binomial_error(Efficiency(0.0, 0.0, 0, 9)), 3)
+    (0.05, 0.073)
+    """
+    if 0 < efficiency.passed < efficiency.total:
+        return efficiency.uncertainty
+    fraction = (efficiency.passed + 0.5) / (efficiency.total + 1)
+    return float(np.sqrt(fraction * (1 - fraction) / max(efficiency.total, 1)))
 
 
 def measure_shifts(
@@ -65,7 +82,7 @@ def measure_shifts(
                 numbers["sic"] = (best.value, best.uncertainty)
             if found.slots is not None:
                 right = pairing_of(events, found.slots).event_complete
-                numbers["pairing"] = (right.value, right.uncertainty)
+                numbers["pairing"] = (right.value, binomial_error(right))
             for quantity, pair in numbers.items():
                 if (quantity, name) not in nominal:
                     nominal[quantity, name] = pair
