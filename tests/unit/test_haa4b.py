@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
 from evenet_hep.processors.higgs_to_4b import BTag, Candidates, HiggsTo4b, in_part
+from typer.testing import CliRunner
 
 from evenet_hep.analyses.higgs_to_4b import HiggsTo4bConfig
 from evenet_hep.analyses.higgs_to_4b.limits import (
@@ -23,7 +25,8 @@ from evenet_hep.analyses.higgs_to_4b.measure import best_sic, pairing_of, result
 from evenet_hep.analyses.higgs_to_4b.networks import Found, event_table, pair_by_masks
 from evenet_hep.analyses.higgs_to_4b.pairing import hypotheses, pair_by_distance, pair_by_mass
 from evenet_hep.analyses.higgs_to_4b.pool import CLASSES, EventPool, SelectedEvents, choose_training
-from evenet_hep.errors import ConfigError, InputError
+from evenet_hep.cli import app
+from evenet_hep.errors import ConfigError, FileError, InputError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.limits import find_limit
@@ -306,6 +309,22 @@ def test_a_biased_fit_is_seen_by_the_line() -> None:
 def test_contradictory_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(HiggsTo4bConfig(), **settings)
+
+
+def test_a_file_replaces_single_values_of_nested_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("training: {lr: 0.5}\nsteps: 7\n")
+    words = ["analyse", "higgs-to-4b", "--events", str(tmp_path / "none"), "--out", str(tmp_path / "out")]
+    runner = CliRunner()
+    found = runner.invoke(
+        app, [*words, "--config", str(tmp_path / "config.yaml"), "--set", "training.batch_size=0"]
+    )
+    assert "batch_size must be at least 1" in str(
+        found.exception
+    )  # the file was read, the setting came after it
+    found = runner.invoke(app, [*words, "--config", str(tmp_path / "config.yaml"), "--set", "guess=1"])
+    assert "unknown key 'guess'" in str(found.exception)
+    found = runner.invoke(app, [*words, "--config", str(tmp_path / "config.yaml")])
+    assert isinstance(found.exception, FileError)  # there are no such events
 
 
 def test_processor_refuses_what_it_cannot_do() -> None:
