@@ -27,7 +27,7 @@ def plot_learning(rows: Sequence[Row], classical: Sequence[Row]) -> Figure:
         Methods without a training, drawn as lines.
     """
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+        figure = Figure(figsize=(9.2, 4.0), layout="constrained")
         panels = figure.subplots(1, 2)
         for panel, key, label in zip(
             panels,
@@ -161,7 +161,7 @@ def plot_closure(injections: Sequence[Row], line: Mapping[str, float]) -> Figure
             right.errorbar(x, rate, errors, fmt="o-", ms=4, capsize=3, color=color, label=f"above {level:g}")
         right.axhline(0.05, color="0.4", ls="--", lw=1, label="5 %")
         right.set_xlabel("injected strength")
-        right.set_ylabel("part of the pseudo-experiments with a significance")
+        right.set_ylabel("part with a significance")
         right.set_ylim(-0.02, 1.05)
         right.legend(frameon=False, fontsize=8)
     return figure
