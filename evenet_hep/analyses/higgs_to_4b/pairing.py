@@ -140,7 +140,7 @@ def _ordered_jets(cloud: EventCloud, n_jets: int) -> tuple[IntArray, npt.NDArray
 
 def _mass(momenta: FloatArray) -> FloatArray:
     squared = momenta[..., 3] ** 2 - (momenta[..., :3] ** 2).sum(axis=-1)
-    return np.sqrt(np.maximum(squared, 0.0))
+    return np.asarray(np.sqrt(np.maximum(squared, 0.0)))
 
 
 def _distance(one: FloatArray, other: FloatArray) -> FloatArray:
