@@ -332,3 +332,23 @@ def test_processor_refuses_what_it_cannot_do() -> None:
         HiggsTo4b(part="test")
     with pytest.raises(ConfigError, match="loose must not be above medium"):
         BTag(loose=0.5)
+
+
+@pytest.mark.slow
+def test_closure_with_many_events() -> None:
+    """Strengths come back, pulls are near unit width, and an excess is as rare without signal as it should be."""
+    events = selected(6000, 6000)
+    rng = np.random.default_rng(9)
+    score = np.where(events.is_signal, rng.beta(4, 2, 12_000), rng.beta(2, 4, 12_000))
+    found = [
+        inject(events, score, strength, n_toys=n_toys, bins=6, background_uncertainty=0.05, seed=3)
+        for strength, n_toys in ((0.0, 200), (2.0, 50), (4.0, 50))
+    ]
+    line = linearity(found)
+    print(line, [each.to_dict() for each in found])
+    assert abs(line["slope"] - 1) < 4 * line["slope_error"]
+    assert abs(line["intercept"]) < 4 * line["intercept_error"]
+    without = found[0].to_dict()
+    assert abs(without["pull_mean"]) < 4 * without["pull_mean_error"]
+    assert 0.75 < without["pull_width"] < 1.25
+    assert without["found"] < 0.05 + 4 * math.sqrt(0.05 * 0.95 / 200)
