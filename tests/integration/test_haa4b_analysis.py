@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -52,7 +53,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def quick(events: Path, **changes: object) -> HiggsTo4bConfig:
+def quick(events: Path, **changes: Any) -> HiggsTo4bConfig:
     config = HiggsTo4bConfig(
         events=str(events),
         sizes=(16, 0),

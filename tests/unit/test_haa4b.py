@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import awkward as ak
 import numpy as np
@@ -306,7 +307,7 @@ def test_a_biased_fit_is_seen_by_the_line() -> None:
         ({"injected": (0.0,)}, "injected must be above 0"),
     ],
 )
-def test_contradictory_settings_are_refused(settings: dict[str, object], message: str) -> None:
+def test_contradictory_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(HiggsTo4bConfig(), **settings)
 

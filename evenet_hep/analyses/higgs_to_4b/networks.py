@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -180,7 +180,8 @@ def train_network(
 def _pretrained(checkpoint: str, heads: tuple[str, ...], topology: Topology) -> EveNet:
     """A pretrained body; heads that this analysis does not need are left out, those it needs are new."""
     trained = EveNet.from_pretrained(checkpoint)
-    empty = dataclasses.replace(trained.config, **dict.fromkeys(HEADS))
+    none: dict[str, Any] = dict.fromkeys(HEADS)
+    empty = dataclasses.replace(trained.config, **none)
     wanted = with_heads(empty, heads, topology=topology)
     return extend(trained, classes=CLASSES, heads={name: getattr(wanted, name) for name in HEADS}).model
 
@@ -289,7 +290,7 @@ def event_table(cloud: EventCloud) -> FloatArray:
     distances and the cost; the smallest mass and distance of two jets.
     """
     jets, _, mask = _jets(cloud)
-    columns = [cloud.event_features[:, i] for i in range(cloud.event_features.shape[1])]
+    columns: list[FloatArray] = [*cloud.event_features.T.astype(np.float64)]
     for slot in range(min(6, mask.shape[1])):
         there = mask[:, slot]
         columns += [np.where(there, jets[:, slot, feature], np.nan) for feature in (0, 1, 5)]

@@ -134,7 +134,7 @@ def compare(events: TopPairs, config: HiggsTo4bConfig, *, method: str, seed: int
         msg = f"there must be at least 12 top pairs; found {len(events.mask)}"
         raise InputError(msg)
     train, test = events.select(slice(0, -n_test)), events.select(slice(-n_test, None))
-    usable = int((train.targets >= 0).all(axis=2).any(axis=1).sum())
+    usable = int(np.any(np.asarray((train.targets >= 0).all(axis=2)), axis=1).sum())
     if method == "SPANet":
         epochs = max(2, round(config.spanet_steps * BATCH / (0.9 * usable)))
         settings = SpanetConfig(seed=seed, batch_size=BATCH, max_epochs=epochs)
@@ -166,7 +166,8 @@ def _labelled(events: TopPairs, schema: EventSchema) -> ArrayEvents:
 
 
 def _train(events: TopPairs, config: HiggsTo4bConfig, start: str, seed: int) -> EveNet:
-    usable = np.flatnonzero((events.targets >= 0).all(axis=2).any(axis=1))
+    whole = np.asarray((events.targets >= 0).all(axis=2))
+    usable = np.flatnonzero(np.any(whole, axis=1))
     order = np.random.default_rng(seed).permutation(usable)
     n_held = max(1, round(0.1 * len(order)))
     torch.manual_seed(seed)
@@ -178,7 +179,8 @@ def _train(events: TopPairs, config: HiggsTo4bConfig, start: str, seed: int) -> 
         rates = config.training
     else:
         trained = EveNet.from_pretrained(config.checkpoint)
-        empty = dataclasses.replace(trained.config, **dict.fromkeys(HEADS))
+        none: dict[str, Any] = dict.fromkeys(HEADS)
+        empty = dataclasses.replace(trained.config, **none)
         wanted = with_heads(empty, ("assignment",), topology=TOPOLOGY)
         network = extend(trained, classes=(), heads={name: getattr(wanted, name) for name in HEADS}).model
         rates = config.finetuning
