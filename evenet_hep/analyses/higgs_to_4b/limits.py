@@ -155,13 +155,19 @@ def _workspace(
     mc_statistics: bool,
     observed: Histogram | None = None,
 ) -> dict[str, Any]:
-    return make_workspace(
+    spec = make_workspace(
         {"score": {"signal": signal, "background": background}},
         signal="signal",
         observed=None if observed is None else {"score": observed},
         normalizations={"background_yield": {"background": uncertainty}} if uncertainty else None,
         mc_statistics=mc_statistics,
     )
+    # The statistics of simulation are those of the background. Shared with the signal they would be relative to the
+    # sum at strength one: far too small for the background alone where there is little of it.
+    for sample in spec["channels"][0]["samples"]:
+        if sample["name"] == "signal":
+            sample["modifiers"] = [each for each in sample["modifiers"] if each["type"] != "staterror"]
+    return spec
 
 
 class Injection(NamedTuple):
