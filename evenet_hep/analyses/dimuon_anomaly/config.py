@@ -104,7 +104,9 @@ class DimuonAnomalyConfig:
         default_factory=lambda: FlowConfig(n_transforms=3, hidden=(48, 48), max_epochs=30, batch_size=128, n_best=5)
     )
     """The conditional flow."""
-    trees: WeakConfig = dataclasses.field(default_factory=lambda: WeakConfig(n_folds=5, n_ensemble=2, max_trees=60))
+    trees: WeakConfig = dataclasses.field(
+        default_factory=lambda: WeakConfig(n_ensemble=3, max_trees=60, max_depth=2, learning_rate=0.05)
+    )
     """The classifiers."""
     oversampling: float = 2.0
     """Generated events per background event expected in the window."""
@@ -118,13 +120,13 @@ class DimuonAnomalyConfig:
     """Size of every other sample."""
     toys: int = 40
     """Samples without a resonance for the false positive rate."""
-    injected: tuple[int, ...] = (60, 120, 240)
+    injected: tuple[int, ...] = (100, 200)
     """Signal events that are injected in the closure test."""
-    injections: int = 6
+    injections: int = 5
     """Samples for each of those."""
-    bootstraps: int = 8
+    bootstraps: int = 6
     """Repetitions with resampled data, and with other generators."""
-    scales: int = 8
+    scales: int = 6
     """Pseudo-experiments with a shifted muon momentum scale."""
     scale_width: float = 0.002
     """Standard deviation of the relative shift."""

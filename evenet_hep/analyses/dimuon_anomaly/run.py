@@ -101,7 +101,7 @@ def analyse_dimuon(
     rows: dict[str, list[Row]] = {}
     with runner(bench, progress=progress) as run:
         for name, tasks in tasks_of(config).items():
-            rows[name] = folder.step(name, lambda name=name, tasks=tasks: {"rows": run.rows(name, tasks)})["rows"]
+            rows[name] = run.rows(folder, name, tasks)
             folder.table(f"searches_{name}", rows[name])
     return _report(folder, bench, rows, source)
 

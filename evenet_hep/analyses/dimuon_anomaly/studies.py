@@ -28,6 +28,7 @@ from evenet_hep.analyses.dimuon_anomaly.search import (
     seed_of,
     whole_search,
 )
+from evenet_hep.analyses.folder import AnalysisFolder
 from evenet_hep.events.dimuons import DimuonPairs, mix_pairs
 from evenet_hep.events.systematics import draw_energy_scales
 from evenet_hep.model.evenet import EveNet
@@ -205,11 +206,6 @@ def tasks_of(config: DimuonAnomalyConfig) -> dict[str, list[Task]]:
             for method in (config.methods if fraction == config.fraction else both)
             for k in range(config.subsamples)
         ],
-        "control_windows": [
-            Task("control", method, k, region=region)
-            for k, region in enumerate(config.control_windows)
-            for method in both
-        ],
         "false_positives": [Task("toy", method, k) for method in both for k in range(config.toys)],
         "injections": [
             Task("toy", method, k, float(size))
@@ -222,6 +218,11 @@ def tasks_of(config: DimuonAnomalyConfig) -> dict[str, list[Task]]:
         "generator_bootstrap": [Task("generator_bootstrap", main, k) for k in range(config.bootstraps)],
         "momentum_scale": [Task("scale", main, k, float(shift)) for k, shift in enumerate(shifts)],
         "combinations": [Task("combination", main, 0, float(k)) for k in range(len(COMBINATIONS))],
+        "control_windows": [
+            Task("control", method, k, region=region)
+            for k, region in enumerate(config.control_windows)
+            for method in both
+        ],
     }
 
 
@@ -266,6 +267,9 @@ def _run(task: Task) -> Row:
     return {"method": task.method, "number": task.number, **STUDIES[task.study](bench, task, network)}
 
 
+PART = 8  # searches between two results on disk
+
+
 class Runner:
     """Runs tasks in this process or in several.
 
@@ -281,15 +285,21 @@ class Runner:
     def __init__(self, bench: Bench, pool: ProcessPoolExecutor | None, *, progress: bool) -> None:
         self.bench, self.pool, self.progress = bench, pool, progress
 
-    def rows(self, name: str, tasks: Sequence[Task]) -> list[Row]:
-        """Rows of the tasks, in their order."""
-        if self.pool is None:
-            if _shared is None or _shared[0] is not self.bench:
-                _prepare(self.bench)
-            found = map(_run, tasks)
-        else:
-            found = self.pool.map(_run, tasks)
-        return list(track(found, name.replace("_", " "), total=len(tasks), disable=not self.progress))
+    def rows(self, folder: AnalysisFolder, name: str, tasks: Sequence[Task]) -> list[Row]:
+        """Rows of the tasks, in their order; a few at a time are kept in the folder, from where a second call goes on."""
+        parts = [tasks[at : at + PART] for at in range(0, len(tasks), PART)]
+        rows: list[Row] = []
+        for k, part in enumerate(track(parts, name.replace("_", " "), disable=not self.progress)):
+            found = folder.step(f"{name}/{k:03d}", lambda part=part: {"rows": self._search(part)})  # type: ignore[misc]
+            rows += found["rows"]
+        return rows
+
+    def _search(self, tasks: Sequence[Task]) -> list[Row]:
+        if self.pool is not None:
+            return list(self.pool.map(_run, tasks))
+        if _shared is None or _shared[0] is not self.bench:
+            _prepare(self.bench)
+        return [_run(task) for task in tasks]
 
 
 @contextmanager
