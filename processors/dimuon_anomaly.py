@@ -85,7 +85,9 @@ class DimuonAnomaly(processor.ProcessorABC):  # type: ignore[misc]
                     "selected": int(passed.sum()),
                 },
                 "yields": {
-                    f"{sign} {region}": int((passed & (found.channel == sign) & (found.region == region)).sum())
+                    f"{sign} {region}": int(
+                        (passed & (found.channel == sign) & (found.region == region)).sum()
+                    )
                     for sign in ("OS", "SS")
                     for region in REGIONS
                 },

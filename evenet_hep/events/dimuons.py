@@ -109,9 +109,7 @@ def make_pairs(muon1: npt.ArrayLike, muon2: npt.ArrayLike, charges: npt.ArrayLik
         msg = "momenta of muons must be finite; found NaN or infinity"
         raise InputError(msg)
     swapped = (a[:2] ** 2).sum(axis=0) < (b[:2] ** 2).sum(axis=0)
-    return DimuonPairs(
-        np.where(swapped, b, a), np.where(swapped, a, b), np.where(swapped, q[::-1], q)
-    )
+    return DimuonPairs(np.where(swapped, b, a), np.where(swapped, a, b), np.where(swapped, q[::-1], q))
 
 
 def join_pairs(parts: Sequence[DimuonPairs]) -> DimuonPairs:
@@ -240,7 +238,12 @@ def pair_features(pairs: DimuonPairs, names: Sequence[str]) -> FloatArray:
 
 
 def mix_pairs(
-    pairs: DimuonPairs, n: int, *, span: tuple[float, float], same_sign: bool = False, seed: int | Sequence[int]
+    pairs: DimuonPairs,
+    n: int,
+    *,
+    span: tuple[float, float],
+    same_sign: bool = False,
+    seed: int | Sequence[int],
 ) -> DimuonPairs:
     """Pairs of muons from different events, without any resonance.
 

@@ -101,7 +101,9 @@ class DimuonAnomalyConfig:
     generator: GeneratorConfig = dataclasses.field(default_factory=GeneratorConfig)
     """The network."""
     flow: FlowConfig = dataclasses.field(
-        default_factory=lambda: FlowConfig(n_transforms=3, hidden=(48, 48), max_epochs=30, batch_size=128, n_best=5)
+        default_factory=lambda: FlowConfig(
+            n_transforms=3, hidden=(48, 48), max_epochs=30, batch_size=128, n_best=5
+        )
     )
     """The conditional flow."""
     trees: WeakConfig = dataclasses.field(

@@ -54,14 +54,22 @@ def plot_significance(rows: Rows) -> Figure:
     lines += [(method, "z_weighted", [r for r in rows if r["method"] == method]) for method in methods]
     for k, (method, column, chosen) in enumerate(lines):
         at = [f for f in fractions if any(row["fraction"] == f for row in chosen)]
-        z = [np.quantile([row[column] for row in chosen if row["fraction"] == f], [0.16, 0.5, 0.84]) for f in at]
+        z = [
+            np.quantile([row[column] for row in chosen if row["fraction"] == f], [0.16, 0.5, 0.84])
+            for f in at
+        ]
         low, median, high = np.array(z).T
         axes.errorbar(
             100 * np.array(at) * (1 + 0.05 * (k - 1)), median, [median - low, high - median],
             fmt="o", capsize=3, color=COLOURS[method], label=label_of(method),
         )  # fmt: skip
     axes.axhline(5, color="0.7", lw=0.8, ls="--")
-    axes.set(xscale="log", xlabel="size of the subsample [% of the file]", ylabel="local significance", ylim=(0, None))
+    axes.set(
+        xscale="log",
+        xlabel="size of the subsample [% of the file]",
+        ylabel="local significance",
+        ylim=(0, None),
+    )
     axes.set_xticks([100 * f for f in fractions], [f"{100 * f:g}" for f in fractions])
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8)
@@ -91,13 +99,22 @@ def plot_injections(rows: Rows, cut: str) -> Figure:
     panels = figure.subplots(1, 2)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     columns = [("injected", "signal", "signal_error", "all events")]
-    columns += [(f"injected_{cut}", f"signal_{cut}", f"error_{cut}", f"behind the cut that keeps {cut[4:]} % of background")]
+    columns += [
+        (
+            f"injected_{cut}",
+            f"signal_{cut}",
+            f"error_{cut}",
+            f"behind the cut that keeps {cut[4:]} % of background",
+        )
+    ]
     for panel, (truth, value, error, title) in zip(panels, columns, strict=True):
         for method in methods if truth != "injected" else methods[:1]:
             chosen = [row for row in rows if row["method"] == method and np.isfinite(row[value] or np.nan)]
             x, y, e = (np.array([row[name] for row in chosen], np.float64) for name in (truth, value, error))
             name = method if truth != "injected" else "none"
-            panel.errorbar(x, y, e, fmt="o", ms=3, lw=0.6, alpha=0.6, color=COLOURS[name], label=label_of(name))
+            panel.errorbar(
+                x, y, e, fmt="o", ms=3, lw=0.6, alpha=0.6, color=COLOURS[name], label=label_of(name)
+            )
         end = max(1.0, *(float(row[truth]) for row in rows))
         panel.plot([0, end], [0, end], color="black", lw=0.8)
         panel.set(xlabel="injected events in the window", ylabel="fitted events")
@@ -115,10 +132,14 @@ def plot_features(real: FloatArray, generated: Mapping[str, FloatArray], names: 
         content, _ = np.histogram(real[:, k], edges)
         width = np.diff(edges) * len(real)
         centres = (edges[1:] + edges[:-1]) / 2
-        panel.errorbar(centres, content / width, np.sqrt(content) / width, fmt="k.", ms=3, lw=0.8, label="data")
+        panel.errorbar(
+            centres, content / width, np.sqrt(content) / width, fmt="k.", ms=3, lw=0.8, label="data"
+        )
         for method, rows in generated.items():
             made, _ = np.histogram(rows[:, k], edges)
-            panel.stairs(made / np.diff(edges) / len(rows), edges, color=COLOURS[method], label=label_of(method))
+            panel.stairs(
+                made / np.diff(edges) / len(rows), edges, color=COLOURS[method], label=label_of(method)
+            )
         panel.set_xlabel(name.replace("_", " "))
     panels[0].set_ylabel("density")
     panels[0].legend(frameon=False, fontsize=6)

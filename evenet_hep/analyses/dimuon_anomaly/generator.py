@@ -89,7 +89,8 @@ def pair_cloud(pairs: DimuonPairs, schema: EventSchema) -> EventCloud:
     columns = [from_cartesian(*momentum) for momentum in (first, second)]
     objects = np.stack([np.stack([m.pt, m.eta, delta_phi(m.phi, azimuth)], axis=1) for m in columns], axis=1)
     told = np.stack(
-        [pairs.mass, np.hypot(px, py), np.arctanh(pz / energy), pair_features(pairs, ["cos_theta"])[:, 0]], axis=1
+        [pairs.mass, np.hypot(px, py), np.arctanh(pz / energy), pair_features(pairs, ["cos_theta"])[:, 0]],
+        axis=1,
     )
     mask = np.ones((pairs.n, 2), bool)
     return EventCloud.from_arrays(objects.astype(np.float32), mask, told.astype(np.float32), schema)
@@ -228,7 +229,11 @@ def network_generator(
     folds = assign_folds(side_bands.n, config.folds, seed=seed)
     members = [
         train_network(
-            side_bands.take(folds != k), side_bands.take(folds == k), config, seed=seed * 1009 + k, start=start
+            side_bands.take(folds != k),
+            side_bands.take(folds == k),
+            config,
+            seed=seed * 1009 + k,
+            start=start,
         )
         for k in range(config.folds)
     ]
@@ -249,7 +254,10 @@ def network_generator(
             errors.append(np.abs(part.masses / part.m_gen - 1))
         made = np.concatenate(rows)
         return GeneratedFeatures(
-            made, np.concatenate(kept_masses), len(made) / len(masses), float(np.median(np.concatenate(errors)))
+            made,
+            np.concatenate(kept_masses),
+            len(made) / len(masses),
+            float(np.median(np.concatenate(errors))),
         )
 
     return generate

@@ -54,12 +54,19 @@ def resonance_pairs(n: int, *, window: tuple[float, float], seed: int | Sequence
     >>> pairs.n, bool(abs(pairs.mass.mean() - 9.9) < 0.2)
     (50, True)
     """
-    rng, kept = np.random.default_rng(seed), [make_pairs(np.zeros((3, 0)), np.zeros((3, 0)), np.zeros((2, 0)))]
+    rng, kept = (
+        np.random.default_rng(seed),
+        [make_pairs(np.zeros((3, 0)), np.zeros((3, 0)), np.zeros((2, 0)))],
+    )
     while sum(part.n for part in kept) < n:
         size = 4 * n + 100
         mass = rng.normal(MASS, WIDTH, size)
         pt, y = rng.gamma(2.0, MEAN_PT / 2, size), rng.uniform(-2.2, 2.2, size)
-        azimuth, cos, turn = rng.uniform(-np.pi, np.pi, size), rng.uniform(-1, 1, size), rng.uniform(0, 2 * np.pi, size)
+        azimuth, cos, turn = (
+            rng.uniform(-np.pi, np.pi, size),
+            rng.uniform(-1, 1, size),
+            rng.uniform(0, 2 * np.pi, size),
+        )
         sin, p_star = np.sqrt(1 - cos**2), np.sqrt(mass**2 / 4 - MUON_MASS**2)
         inside = p_star * np.stack([sin * np.cos(turn), sin * np.sin(turn), cos])
         mt = np.hypot(mass, pt)
@@ -113,4 +120,6 @@ def injected_sample(
     background = mix_pairs(source, n, span=span, same_sign=same_sign, seed=[*seed, 2])
     signal = resonance_pairs(s, window=window, seed=[*seed, 3])
     order = rng.permutation(n + s)
-    return InjectedSample(join_pairs([background, signal]).take(order), np.repeat([False, True], [n, s])[order])
+    return InjectedSample(
+        join_pairs([background, signal]).take(order), np.repeat([False, True], [n, s])[order]
+    )

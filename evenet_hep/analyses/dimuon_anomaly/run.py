@@ -169,13 +169,22 @@ def _mass_knowledge(folder: AnalysisFolder, pairs: DimuonPairs, config: DimuonAn
             )
             labels = np.repeat([1, 0], [len(found.data), len(found.reference)])
             auc = area_under_curve(labels, np.append(found.data, found.reference))
-            rows.append({"features": name, "names": " ".join(features), "auc": float(auc.value), "error": float(auc.uncertainty)})
+            rows.append(
+                {
+                    "features": name,
+                    "names": " ".join(features),
+                    "auc": float(auc.value),
+                    "error": float(auc.uncertainty),
+                }
+            )
         return {"rows": rows}
 
     return list(folder.step("mass_knowledge", compute)["rows"])
 
 
-def _report(folder: AnalysisFolder, bench: Bench, rows: Mapping[str, list[Row]], source: str) -> AnalysisReport:
+def _report(
+    folder: AnalysisFolder, bench: Bench, rows: Mapping[str, list[Row]], source: str
+) -> AnalysisReport:
     config = bench.config
     folder.figure("significance", plot_significance(rows["subsamples"]))
     folder.figure("false_positives", plot_false_positives(rows["false_positives"]))
@@ -196,7 +205,9 @@ def _report(folder: AnalysisFolder, bench: Bench, rows: Mapping[str, list[Row]],
         row for row in significance
         if row["generator"] == label_of(config.methods[0]) and row["fraction"] == max(config.fractions)
     )  # fmt: skip
-    alone = next(row for row in significance if row["generator"] == NO_NETWORK and row["fraction"] == main["fraction"])
+    alone = next(
+        row for row in significance if row["generator"] == NO_NETWORK and row["fraction"] == main["fraction"]
+    )
     rate = false_positives[1] if len(false_positives) > 1 else false_positives[0]
     summary = (
         f"{source}: in subsamples of {100 * main['fraction']:g} % the mass spectrum alone gives Z = {alone['median']:.2f} "
@@ -273,11 +284,18 @@ def closure_table(rows: Sequence[Row], config: DimuonAnomalyConfig) -> list[Row]
 
 def bootstrap_row(resample: str, rows: Sequence[Row]) -> Row:
     """Median and central 68 % of one kind of bootstrap, with its name."""
-    meaning = {"data": "statistical error", "generator": "spread of training and sampling, no statistical error"}
+    meaning = {
+        "data": "statistical error",
+        "generator": "spread of training and sampling, no statistical error",
+    }
     found: Row = {"resample": resample, "meaning": meaning[resample], "n": len(rows)}
     for column in ("z_uncut", "z_weighted"):
         lower, median, upper = np.nanquantile([row[column] for row in rows], [0.16, 0.5, 0.84])
-        found |= {f"{column}_median": float(median), f"{column}_lower": float(lower), f"{column}_upper": float(upper)}
+        found |= {
+            f"{column}_median": float(median),
+            f"{column}_lower": float(lower),
+            f"{column}_upper": float(upper),
+        }
     return found
 
 

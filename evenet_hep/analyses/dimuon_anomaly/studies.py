@@ -120,9 +120,7 @@ def toy(bench: Bench, task: Task, network: EveNet | None) -> Row:
         window=config.region.window,
         seed=[config.seed, 23, task.number, round(task.setting)],
     )
-    result = whole_search(
-        made.pairs, task.method, config, seed=_seed(bench, task), pretrained=network
-    )
+    result = whole_search(made.pairs, task.method, config, seed=_seed(bench, task), pretrained=network)
     row = {"injected_mean": task.setting, "injected": int(made.is_signal.sum()), **result.numbers()}
     for cut in result.cuts:
         passed = made.is_signal & (result.scores >= cut.threshold) & in_window(made.pairs, config.region)
@@ -183,7 +181,9 @@ def _same_sign(bench: Bench, number: int) -> DimuonPairs:
     seed = [bench.config.seed, 41, number]
     if bench.same_sign is None:
         return mix_pairs(bench.pairs, size, span=bench.config.region.span, same_sign=True, seed=seed)
-    chosen = np.random.default_rng(seed).choice(bench.same_sign.n, min(size, bench.same_sign.n), replace=False)
+    chosen = np.random.default_rng(seed).choice(
+        bench.same_sign.n, min(size, bench.same_sign.n), replace=False
+    )
     return bench.same_sign.take(chosen)
 
 
