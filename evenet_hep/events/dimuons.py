@@ -138,8 +138,8 @@ def read_dimuons(path: str | Path) -> DimuonPairs:
     --------
     >>> from evenet_hep.share import dimuon_file
     >>> pairs = read_dimuons(dimuon_file())
-    >>> pairs.n, pairs.mass.min().round(3), pairs.mass.max().round(3), bool(pairs.is_opposite_sign.all())
-    (20000, 8.001, 12.0, True)
+    >>> pairs.n, f"{pairs.mass.min():.3f} to {pairs.mass.max():.3f} GeV", bool(pairs.is_opposite_sign.all())
+    (20000, '8.001 to 12.000 GeV', True)
     """
     try:
         table = pq.read_table(path)

@@ -271,6 +271,19 @@ def test_processor_on_real_nanoaod(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(found["yields"].values()) <= found["cutflow"]["selected"] == pairs_in({"data": found}).n
 
 
+def test_command_reads_nanoaod_and_says_what_is_missing(tmp_path: Path) -> None:
+    from evenet_hep.cli import app  # noqa: PLC0415
+
+    listing = tmp_path / "samples.yaml"
+    listing.write_text(f"samples: {{data: {{files: [{sample_files()['DoubleMuon data']}]}}}}")
+    words = ["analyse", "dimuon-anomaly", "--events", str(listing), "--out", str(tmp_path / "out")]
+    one = ["--set", "cores=1", "--set", "control_windows=[]"]
+    with pytest.raises(InputError, match="at least 400 pairs of opposite sign"):
+        app([*words, *one, "--set", "triggers=[]"], standalone_mode=False)
+    with pytest.raises(ConfigError, match="unknown key 'toyz'"):
+        app([*words, *one, "--set", "toyz=3"], standalone_mode=False)
+
+
 @pytest.mark.slow
 @needs_zuko
 @needs_lightning

@@ -14,6 +14,7 @@ from typing import Literal
 from evenet_hep.baselines.cathode import FlowConfig
 from evenet_hep.errors import ConfigError
 from evenet_hep.events.dimuons import FEATURES
+from evenet_hep.processors.dimuon_anomaly import TRIGGERS
 from evenet_hep.stats.spectrum import MassBins, mass_bins
 from evenet_hep.stats.weak import WeakConfig
 
@@ -107,7 +108,9 @@ class DimuonAnomalyConfig:
     )
     """The conditional flow."""
     trees: WeakConfig = dataclasses.field(
-        default_factory=lambda: WeakConfig(n_ensemble=3, max_trees=60, max_depth=2, learning_rate=0.05)
+        default_factory=lambda: WeakConfig(
+            n_folds=4, n_ensemble=2, max_trees=60, max_depth=2, learning_rate=0.05
+        )
     )
     """The classifiers."""
     oversampling: float = 2.0
@@ -116,22 +119,24 @@ class DimuonAnomalyConfig:
     """Background efficiencies of the cuts."""
     fractions: tuple[float, ...] = (0.02, 0.05, 0.1)
     """Sizes of the subsamples, in units of all events of the file."""
-    subsamples: int = 8
+    subsamples: int = 6
     """Random subsamples of each size."""
     fraction: float = 0.05
     """Size of every other sample."""
-    toys: int = 40
+    toys: int = 30
     """Samples without a resonance for the false positive rate."""
-    injected: tuple[int, ...] = (100, 200)
+    injected: tuple[int, ...] = (150,)
     """Signal events that are injected in the closure test."""
     injections: int = 5
     """Samples for each of those."""
-    bootstraps: int = 6
+    bootstraps: int = 5
     """Repetitions with resampled data, and with other generators."""
-    scales: int = 6
+    scales: int = 4
     """Pseudo-experiments with a shifted muon momentum scale."""
     scale_width: float = 0.002
     """Standard deviation of the relative shift."""
+    triggers: tuple[str, ...] = TRIGGERS
+    """Of NanoAOD files; empty for files that were triggered before."""
     control_windows: tuple[Region, ...] = (
         Region((8.4, 8.75), (8.0, 9.1), 1, 6),
         Region((11.1, 11.6), (10.7, 12.0), 1, 6),
@@ -139,7 +144,15 @@ class DimuonAnomalyConfig:
     """Windows in the data that hold no resonance."""
 
     def __post_init__(self) -> None:
-        for name in ("features", "methods", "efficiencies", "fractions", "injected", "control_windows"):
+        for name in (
+            "features",
+            "methods",
+            "efficiencies",
+            "fractions",
+            "injected",
+            "triggers",
+            "control_windows",
+        ):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name, allowed in (("features", FEATURES), ("methods", METHODS)):
             found = getattr(self, name)

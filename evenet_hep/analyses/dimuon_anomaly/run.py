@@ -115,7 +115,7 @@ def read_events(
     elif Path(events).suffix == ".parquet":
         found, source = read_dimuons(events), str(events)
     else:
-        out = run_processor(read_samples(events), DimuonAnomaly(), cores=config.cores)
+        out = run_processor(read_samples(events), DimuonAnomaly(triggers=config.triggers), cores=config.cores)
         found, source = pairs_in(out), str(events)
     mass = found.mass
     found = found.take((mass > config.region.span[0]) & (mass < config.region.span[1]))
