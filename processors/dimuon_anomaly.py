@@ -124,7 +124,7 @@ def pairs_in(content: Mapping[str, Mapping[str, Any]]) -> DimuonPairs:
     for found in content.values():
         column = {name: values.value for name, values in found["columns"].items()}
         muons = [np.stack([column[f"{axis}{k}"] for axis in ("px", "py", "pz")]) for k in (1, 2)]
-        parts.append(make_pairs(*muons, np.stack([column["charge1"], column["charge2"]])))
+        parts.append(make_pairs(muons[0], muons[1], np.stack([column["charge1"], column["charge2"]])))
     return join_pairs(parts)
 
 

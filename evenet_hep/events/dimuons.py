@@ -52,7 +52,7 @@ class DimuonPairs(NamedTuple):
     @property
     def n(self) -> int:
         """Number of pairs."""
-        return self.leading.shape[1]
+        return int(self.leading.shape[1])
 
     @property
     def momenta(self) -> tuple[FloatArray, FloatArray]:
@@ -154,7 +154,7 @@ def read_dimuons(path: str | Path) -> DimuonPairs:
     for k in (1, 2):
         p = np.stack([column[f"{axis}{k}"] for axis in ("px", "py", "pz")])
         muons.append(p * UNIT if p.dtype.kind in "iu" else p.astype(np.float64))
-    return make_pairs(*muons, [column["charge1"], column["charge2"]])
+    return make_pairs(muons[0], muons[1], [column["charge1"], column["charge2"]])
 
 
 def pairs_of(muons: ak.Array) -> DimuonPairs:
@@ -179,7 +179,7 @@ def pairs_of(muons: ak.Array) -> DimuonPairs:
         pt, eta, phi = (np.asarray(muons[name][:, k], np.float64) for name in ("pt", "eta", "phi"))
         found.append(np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta)]))
     charges = np.stack([np.asarray(muons["charge"][:, k], np.int64) for k in (0, 1)])
-    return make_pairs(*found, charges)
+    return make_pairs(found[0], found[1], charges)
 
 
 # Name -> what it is; the first three describe a pair by its motion, not by its mass.
@@ -269,7 +269,8 @@ def mix_pairs(
     InputError
         If no mixed pair falls into the span, or there are fewer than two pairs of opposite sign.
     """
-    found, kept, rng = 0, [], np.random.default_rng(seed)
+    kept: list[DimuonPairs] = []
+    found, rng = 0, np.random.default_rng(seed)
     chosen = pairs.take(pairs.is_opposite_sign)
     if chosen.n < 2:
         msg = f"pairs of opposite sign are needed to mix their muons; found {chosen.n}"

@@ -78,7 +78,7 @@ def resonance_pairs(n: int, *, window: tuple[float, float], seed: int | Sequence
             transverse = np.hypot(p[0], p[1])
             good &= (transverse > MIN_PT) & (np.abs(np.arcsinh(p[2] / transverse)) < MAX_ETA)
         charges = np.stack([np.ones(size), -np.ones(size)])
-        kept.append(make_pairs(*muons, charges).take(good))
+        kept.append(make_pairs(muons[0], muons[1], charges).take(good))
     return join_pairs(kept).take(slice(n))
 
 
