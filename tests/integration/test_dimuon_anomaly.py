@@ -18,7 +18,13 @@ from evenet_hep.processors.dimuon_anomaly import pairs_in
 
 from evenet_hep.analyses.dimuon_anomaly import DimuonAnomalyConfig, analyse_dimuon
 from evenet_hep.analyses.dimuon_anomaly.config import GeneratorConfig, Region
-from evenet_hep.analyses.dimuon_anomaly.generator import draw_pairs, pair_cloud, pair_schema, train_network
+from evenet_hep.analyses.dimuon_anomaly.generator import (
+    GeneratedFeatures,
+    draw_pairs,
+    pair_cloud,
+    pair_schema,
+    train_network,
+)
 from evenet_hep.analyses.dimuon_anomaly.injection import injected_sample
 from evenet_hep.analyses.dimuon_anomaly.run import (
     bootstrap_row,
@@ -26,7 +32,7 @@ from evenet_hep.analyses.dimuon_anomaly.run import (
     false_positive_table,
     significance_table,
 )
-from evenet_hep.analyses.dimuon_anomaly.search import GeneratedFeatures, in_window, search
+from evenet_hep.analyses.dimuon_anomaly.search import in_window, search
 from evenet_hep.analyses.dimuon_anomaly.studies import tasks_of
 from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.events.dimuons import pair_features, read_dimuons

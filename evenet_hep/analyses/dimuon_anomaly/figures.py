@@ -128,7 +128,8 @@ def plot_features(real: FloatArray, generated: Mapping[str, FloatArray], names: 
     figure = Figure(figsize=(3.2 * len(names), 3.0), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(names)))
     for k, (panel, name) in enumerate(zip(panels, names, strict=True)):
-        edges = np.linspace(*np.quantile(real[:, k], [0.0, 0.99]), 25)
+        low, high = np.quantile(real[:, k], [0.0, 0.99])
+        edges = np.linspace(float(low), float(high), 25)
         content, _ = np.histogram(real[:, k], edges)
         width = np.diff(edges) * len(real)
         centres = (edges[1:] + edges[:-1]) / 2

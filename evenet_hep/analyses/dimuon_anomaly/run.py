@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from evenet_hep.analyses.dimuon_anomaly.config import DimuonAnomalyConfig
 from evenet_hep.analyses.dimuon_anomaly.figures import (
@@ -37,6 +38,8 @@ from evenet_hep.processors.dimuon_anomaly import DimuonAnomaly, pairs_in
 from evenet_hep.share import dimuon_file
 from evenet_hep.stats.metrics import area_under_curve
 from evenet_hep.stats.weak import train_weak_classifiers
+
+FloatArray = npt.NDArray[np.float64]
 
 # Sets of features whose knowledge of the mass is compared; the second is what the released code keeps.
 FEATURE_SETS = {
@@ -135,7 +138,8 @@ def _generators(folder: AnalysisFolder, bench: Bench) -> list[Row]:
         # As many as the generators were trained on would do; more make the distances sharper.
         unseen = unseen.take(slice(4 * pairs.n))
         network = None if bench.checkpoint is None else EveNet.from_pretrained(bench.checkpoint).eval()
-        rows, drawn = [], {}
+        rows: list[Row] = []
+        drawn: dict[str, FloatArray] = {}
         for method in config.methods:
             seed = seed_of(config.seed, "quality", method)
             generator = make_generator(pairs, method, config, seed=seed, pretrained=network)

@@ -195,7 +195,8 @@ STUDIES: dict[str, Callable[[Bench, Task, EveNet | None], Row]] = {
 
 def tasks_of(config: DimuonAnomalyConfig) -> dict[str, list[Task]]:
     """Every task of the analysis, by name of the step that it belongs to."""
-    both = [method for method in config.methods if method != "scratch"] or list(config.methods)
+    both: list[Method] = [method for method in config.methods if method != "scratch"]
+    both = both or list(config.methods)
     main = config.methods[0]
     rng = np.random.default_rng([config.seed, 53])
     shifts = [0.0, *draw_energy_scales(config.scales, rng, width=config.scale_width)]
