@@ -37,7 +37,7 @@ def plot_spectra(found: DimuonSearch) -> Figure:
     ):
         if fit is not None:
             fit.plot(panel, markersize=4)
-            panel.legend(frameon=False, fontsize=7, loc="lower right")
+            panel.legend(frameon=False, fontsize=7, loc="upper right")
         panel.set_title(title, fontsize=9)
         panel.set_ylim(bottom=0)
     return figure
