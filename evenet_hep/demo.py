@@ -1,4 +1,4 @@
-"""The demonstration: scores, histograms and a figure for four small NanoAOD files that come with the package."""
+"""The demonstration: scores of four small NanoAOD files, and a fit that finds the Upsilon; all come with the package."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import uproot
 from coffea import processor
 from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
+from evenet_hep.events.dimuons import read_dimuons
 from evenet_hep.events.object_selection import select_objects
 from evenet_hep.inference import Predictor
-from evenet_hep.plot import plot_class_scores, save_figure
+from evenet_hep.plot import plot_class_scores, plot_sideband, save_figure
 from evenet_hep.processors.event_scores import EventScores, mean_probabilities
-from evenet_hep.share import sample_files
+from evenet_hep.share import dimuon_file, sample_files
+from evenet_hep.stats.sideband import SidebandFit, fit_sideband
+from evenet_hep.stats.spectrum import mass_bins
 
 
 class DemoResult(NamedTuple):
@@ -30,16 +33,22 @@ class DemoResult(NamedTuple):
         ``histograms.root``: per data set and class the distribution of the probability, with weights.
     tables : list of Path
         Parquet tables with the scores of every event.
+    fit : SidebandFit
+        Of the masses of every 20th muon pair of the shipped collision data, around the Upsilon.
+    fit_figure : Path
+        ``upsilon.png``.
     """
 
     data_sets: dict[str, dict[str, Any]]
     figure: Path
     histograms: Path
     tables: list[Path]
+    fit: SidebandFit
+    fit_figure: Path
 
 
 def run_demo(out: str | Path) -> DemoResult:
-    """Score the files of the package with the network of the package, in a coffea processor.
+    """Score the files of the package with the network of the package, in a coffea processor; then fit its dimuons.
 
     Parameters
     ----------
@@ -61,9 +70,33 @@ def run_demo(out: str | Path) -> DemoResult:
         scores, {name: mean_probabilities(data_sets[name]) for name in fileset}, focus="TT"
     )
     tables = [out / table for content in data_sets.values() for table in sorted(content["tables"])]
+    fit = fit_upsilon()
     return DemoResult(
-        data_sets, save_figure(figure, out / "demo.png"), _write_histograms(scores, out), tables
+        data_sets,
+        save_figure(figure, out / "demo.png"),
+        _write_histograms(scores, out),
+        tables,
+        fit,
+        save_figure(plot_sideband(fit), out / "upsilon.png"),
     )
+
+
+def fit_upsilon(every: int = 20) -> SidebandFit:
+    """Side-band fit of the shipped muon pairs: is there anything between 9.1 and 10.7 GeV?
+
+    Parameters
+    ----------
+    every : int
+        Take every so-manyth of the 20 000 pairs.
+
+    Examples
+    --------
+    >>> fit = fit_upsilon(1)
+    >>> print(f"{fit.signal:.0f} above {fit.expected:.0f}, Z = {fit.significance:.1f}")
+    3891 above 6946, Z = 20.9
+    """
+    masses = read_dimuons(dimuon_file()).mass[::every]
+    return fit_sideband(masses, edges=mass_bins((9.1, 10.7), (8.0, 12.0)), background=3)
 
 
 def _write_histograms(scores: dict[str, Any], out: Path) -> Path:

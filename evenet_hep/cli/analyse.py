@@ -59,3 +59,25 @@ def ttbar_spin(events: Events, out: Out, config: File = None, settings: Settings
         content |= given | {"training": content["training"] | dict(given.get("training") or {})}
     chosen = read_config(TTbarSpinConfig, override(content, settings or ()))
     tell(analyse_ttbar_spin(events, out, chosen, progress=True))
+@analyse.command("dimuon-anomaly")
+def dimuon_anomaly(
+    out: Out,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            help="Parquet table of muon pairs, or folder or YAML list of NanoAOD files; real data of the package by default.",
+        ),
+    ] = None,
+    config: File = None,
+    set_: Settings = None,
+) -> None:
+    """Search dimuons for a resonance against a generated background."""
+    from evenet_hep.analyses.dimuon_anomaly import DimuonAnomalyConfig, analyse_dimuon  # noqa: PLC0415
+    from evenet_hep.model.layers import read_config  # noqa: PLC0415
+    from evenet_hep.training.config import to_dict  # noqa: PLC0415
+    from evenet_hep.training.settings import override, read_yaml  # noqa: PLC0415
+
+    given = to_dict(DimuonAnomalyConfig()) | (read_yaml(config) if config else {})
+    settings = read_config(DimuonAnomalyConfig, override(given, set_ or []))
+    tell(analyse_dimuon(settings, out, events=events, progress=True))

@@ -48,7 +48,10 @@ def demo(
         "demo-output"
     ),
 ) -> None:
-    """Score four small NanoAOD files with a small network; both come with the package."""
+    """Score four small NanoAOD files with a small network, and find the Upsilon in real dimuons with a fit.
+
+    Files, network and dimuons come with the package.
+    """
     with console.status("loading coffea and torch"):
         from evenet_hep.demo import run_demo  # noqa: PLC0415  heavy imports only where they are needed
         from evenet_hep.processors.event_scores import mean_probabilities  # noqa: PLC0415
@@ -71,6 +74,14 @@ def demo(
     console.print(f"{unscored} events have no selected object and no score.")
     console.print(f"figure: {result.figure}\nhistograms: {result.histograms}")
     console.print(f"tables: {len(result.tables)} Parquet files in {out}")
+    fit = result.fit
+    console.print(
+        f"\nfit: 1 in 20 of 20000 CMS dimuons has {fit.observed:.0f} pairs between {fit.window[0]:g} and {fit.window[1]:g} GeV; "
+        f"its side bands expect {fit.expected:.0f} ± {fit.uncertainty:.0f}: "
+        f"the Upsilon, {fit.signal:.0f} ± {fit.signal_uncertainty:.0f} pairs, Z = {fit.significance:.1f}",
+        highlight=False,
+    )
+    console.print(f"figure: {result.fit_figure}")
 
 
 @app.command()

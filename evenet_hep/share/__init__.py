@@ -1,4 +1,4 @@
-"""Files that come with the package: a small network, four small NanoAOD files, and event grammars."""
+"""Files that come with the package: a small network, four small NanoAOD files, real dimuons, and event grammars."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def sample_files() -> dict[str, Path]:
     ['nano_tt_v12.root', 'nano_2015_wjets.root', 'nano_dy.root', 'nano_dimuon.root']
     """
     return {name: _HERE / "nanoaod" / file for name, file in SAMPLES.items()}
+
+
+def dimuon_file() -> Path:
+    """20 000 muon pairs of CMS around the Upsilon; origin and licence are in collisions/README.md.
+
+    Examples
+    --------
+    >>> dimuon_file().name
+    'dimuon_2011.parquet'
+    """
+    return _HERE / "collisions" / "dimuon_2011.parquet"
 
 
 def find_checkpoint(name: str | Path) -> Path:

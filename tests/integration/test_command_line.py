@@ -60,6 +60,10 @@ def test_demo(tmp_path: Path) -> None:
     result = command("demo", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out/demo.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "out/upsilon.png").read_bytes()[:4] == b"\x89PNG"
+    # It ends with a fit: 540 of 1000 dimuons in the window.
+    assert "540 pairs between 9.1 and 10.7 GeV" in " ".join(result.stdout.split())
+    assert "Z = 4.1" in result.stdout
     tables = sorted((tmp_path / "out").glob("*.parquet"))
     assert len(tables) == 4
     assert sum(len(ak.from_parquet(table)) for table in tables) == 480

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import evenet_hep
-from evenet_hep.share import sample_files
+from evenet_hep.share import dimuon_file, sample_files
 
 ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -62,3 +62,4 @@ def test_shipped_data_are_small_and_their_origin_is_stated() -> None:
     origins = (ROOT / "evenet_hep/share/nanoaod/README.md").read_text()
     for path in sample_files().values():
         assert f"`{path.name}`" in origins
+    assert f"`{dimuon_file().name}`" in (dimuon_file().parent / "README.md").read_text()
