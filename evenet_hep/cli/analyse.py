@@ -59,6 +59,8 @@ def ttbar_spin(events: Events, out: Out, config: File = None, settings: Settings
         content |= given | {"training": content["training"] | dict(given.get("training") or {})}
     chosen = read_config(TTbarSpinConfig, override(content, settings or ()))
     tell(analyse_ttbar_spin(events, out, chosen, progress=True))
+
+
 @analyse.command("dimuon-anomaly")
 def dimuon_anomaly(
     out: Out,
