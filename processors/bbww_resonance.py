@@ -1,7 +1,7 @@
 """Search for X -> YH -> bb WW -> bb l nu qq: selection, observables and what scores are worth.
 
-Method
-------
+Search for X to YH to bb WW
+---------------------------
 Events have exactly one electron (pT > 35 GeV) or muon (pT > 30 GeV) that is identified and isolated, no tau, at least two
 b-tagged and two light jets (pT > 20 GeV, away from leptons), and a light jet within Delta R = 1.6 of the lepton, which the
 W boson of a Higgs boson leaves there and that of a top quark does not. Single-lepton top pairs are suppressed by topness > 3:

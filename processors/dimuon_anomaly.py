@@ -1,7 +1,7 @@
 """Muon pairs around the Upsilon: mass spectra and the pairs themselves, for a search without a signal model.
 
-Method
-------
+Search for a resonance in dimuons
+---------------------------------
 Events fire HLT_TrkMu15_DoubleTrkMu5NoFiltersNoVtx (or the triggers named) and have two muons that pass the tight
 identification. The two hardest of them are the pair: pT of at least 17 and 8 GeV, relative isolation in a cone of 0.4 of at
 least 0.55 on both (pairs inside jets, where searches for isolated muons do not look), and a mass from 5 to 16 GeV. Pairs are

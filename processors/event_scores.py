@@ -1,7 +1,7 @@
 """Scores of a classification network for every event of an analysis.
 
-Method
-------
+From events to scores
+---------------------
 Electrons and muons above 15 GeV within the tracker and isolated (relative isolation below 0.15 in a cone of 0.3 for
 electrons, 0.4 for muons), and jets above 25 GeV that have none of those leptons within Delta R = 0.4, become one cloud
 per event together with the missing transverse momentum. The network turns it into one probability per class. The

@@ -1,7 +1,7 @@
 """Search for an exotic Higgs decay, H -> aa -> 4b: selection, cut flow, and masses from the network's assignment.
 
-Method
-------
+Search for H to aa to 4b
+------------------------
 Electrons and muons above 15 GeV that are isolated (:func:`~evenet_hep.events.object_selection.select_objects`) are kept as
 objects of the event; jets within abs(eta) < 2.5 that have none of them within Delta R = 0.4 are its jets, above 20 GeV. A
 jet is b-tagged for the selection if its score is above the *loose* working point: three b jets at the medium one leave

@@ -1,7 +1,7 @@
 """Spin correlations of top pairs with two leptons: angles of the leptons, measured and true, in bins of m(ttbar).
 
-Method
-------
+Spins of top pairs
+------------------
 Events have exactly two isolated electrons or muons with pT > 25 GeV and abs(eta) < 2.5, of opposite charge, and at least
 two b-tagged jets with pT > 25 GeV and abs(eta) < 2.5. The charge tells which lepton is the top's. Which b jet goes with
 which lepton, and where the two neutrinos went, is found in one of three ways:

@@ -86,7 +86,7 @@ def test_the_whole_analysis_from_one_command(events: Path, tmp_path: Path) -> No
     out = tmp_path / "spin"
     words = ["analyse", "ttbar-spin", "--events", str(events), "--out", str(out)]
     words += [word for setting in SMALL for word in ("--set", setting)]
-    result = CliRunner().invoke(app, words)
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "classical" in result.output
     for name in ("reconstruction", "coefficients", "markers", "closure", "stability"):
@@ -105,7 +105,7 @@ def test_the_whole_analysis_from_one_command(events: Path, tmp_path: Path) -> No
     assert published["delta_d_published_projected"] != published["delta_d_projected"]
     # Again: nothing is done twice, and the numbers are the same.
     times = {path: path.stat().st_mtime_ns for path in (out / "steps").glob("*.json")}
-    again = CliRunner().invoke(app, words)
+    again = CliRunner().invoke(app, words, catch_exceptions=False)
     assert again.exit_code == 0, again.output
     assert {path: path.stat().st_mtime_ns for path in (out / "steps").glob("*.json")} == times
     assert json.loads((out / "markers.json").read_text()) == markers

@@ -191,7 +191,9 @@ def test_files_come_back_and_refuse_the_wrong_class(network: GraphNetwork, tmp_p
     (tmp_path / "graph" / "config.json").write_text(json.dumps({**config, "kind": "tree"}))
     with pytest.raises(CheckpointError, match=r"kind 'tree'.*known are evenet, graph"):
         GraphNetwork.from_pretrained(tmp_path / "graph")
-    with pytest.raises(CheckpointError, match="kind must be one of evenet, graph, jets; found 'tree'"):
+    with pytest.raises(
+        CheckpointError, match="kind must be one of evenet, graph, jets, jet-kinematics; found 'tree'"
+    ):
         Predictor(tmp_path / "graph").network()
     (tmp_path / "graph" / "config.json").write_text(json.dumps({**config, "widht": 3}))
     with pytest.raises(CheckpointError, match="unknown key 'widht'"):

@@ -96,7 +96,8 @@ def plot_roc(comparison: Comparison, events: BbwwEvents, points: Sequence[MassPo
                 label=method,
                 lw=1.3,
             )
-        panel.set_yscale("log")
+        if panel.lines and max(np.max(line.get_ydata(), initial=0) for line in panel.lines) > 0:
+            panel.set_yscale("log")
         panel.set_xlim(0, 1)
         panel.set_title(rf"$m_X$ = {point.m_x:g}, $m_Y$ = {point.m_y:g} GeV", fontsize=9)
         panel.set_xlabel("signal efficiency")
@@ -180,7 +181,8 @@ def plot_limits(rows: Sequence[Row]) -> Figure:
         ]
         panel.errorbar(x, values, band, fmt="o", ms=4, color=COLOURS[method], label=method, elinewidth=0.9)
     panel.set_xticks(range(len(points)), [f"{x:g}\n{y:g}" for x, y in points])
-    panel.set_yscale("log")
+    if any(row["limit_pb"] is not None and row["limit_pb"] > 0 for row in rows):
+        panel.set_yscale("log")
     panel.set_xlabel(r"$m_X$ / $m_Y$ [GeV]")
     panel.set_ylabel(r"95 % CLs limit on $\sigma B$ [pb], ±1 s.d.")
     panel.legend(frameon=False, ncols=len(methods), fontsize=8)

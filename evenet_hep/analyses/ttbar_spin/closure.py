@@ -89,7 +89,7 @@ class Closure(NamedTuple):
         values, errors = (
             (self.own, self.own_error) if which == "own" else (self.projected, self.projected_error)
         )
-        return np.asarray((values - self.true) / np.sqrt(errors**2 + self.simulation_error**2))
+        return np.asarray((values - self.true) / _error(errors**2 + self.simulation_error**2))
 
     def claims(self, which: str = "own", *, bias: float = 0.0) -> FloatArray:
         """Fraction of the divisions in which entanglement is claimed at 95 % confidence, shape (S, 4).
@@ -104,12 +104,17 @@ class Closure(NamedTuple):
         values, errors = (
             (self.own, self.own_error) if which == "own" else (self.projected, self.projected_error)
         )
-        total = np.sqrt(errors**2 + self.simulation_error**2 + bias**2)
+        total = _error(errors**2 + self.simulation_error**2 + bias**2)
         return np.asarray(((values - 1.0) / total > ONE_SIDED_95).mean(axis=0))
 
     def slope(self, m_tt_bin: int = 0) -> float:
         """Change of the mean unfolded value with the true one: 1 without bias."""
         return float(np.polyfit(self.true[:, m_tt_bin], self.own[:, :, m_tt_bin].mean(axis=0), 1)[0])
+
+
+def _error(variance: FloatArray) -> FloatArray:
+    # A bin with too few events to have an error has no pull and claims nothing.
+    return np.sqrt(np.where(variance > 0, variance, np.nan))
 
 
 def boundary_strength(true_without: float, true_full: float) -> float | None:

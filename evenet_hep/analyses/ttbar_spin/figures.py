@@ -88,6 +88,9 @@ def plot_closure(closures: Mapping[str, Closure]) -> Figure:
             label=f"{name}: slope {found.slope():.2f}", color=f"C{n}",
         )  # fmt: skip
         pulls = found.pulls()[:, :, 0].ravel()
+        pulls = pulls[np.isfinite(pulls)]
+        if len(pulls) < 2:
+            continue
         right.hist(np.clip(pulls, -4, 4), bins, histtype="step", density=True, lw=1.4, color=f"C{n}",
                    label=f"{name}: {pulls.mean():.2f} $\\pm$ {pulls.std(ddof=1):.2f}")  # fmt: skip
     low, high = left.get_xlim()

@@ -28,7 +28,7 @@ def test_a_trained_network_and_its_report(
 ) -> None:
     model, events = make_network(regression=None, segmentation=None), make_events(64)
     losses = LossWeights.only("classification", "assignment", "detection")
-    history = fit(model, events, make_events(32, 2), make_settings(losses, 40, keep="last", lr=5e-3))
+    history = fit(model, events, make_events(32, 2), make_settings(losses, 40, keep="last"))
     found = evaluate(model, events, steps=4)
     assert found.n_events == 64
     assert found.scores is not None
