@@ -28,7 +28,7 @@ needs_sphinx = pytest.mark.skipif(
 )
 
 
-def run(words: list[str], cwd: Path, *, timeout: float = 240) -> str:
+def run(words: list[str], cwd: Path, *, timeout: float = 600) -> str:
     """What a command prints; its whole output in the failure if it fails."""
     done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
