@@ -40,6 +40,7 @@ exclude_patterns = ["_build", "**/jupyter_execute", "**/.ipynb_checkpoints"]
 # the terminal first: their types and short names need not be links.
 nitpicky = True
 nitpick_ignore_regex = [(r"py:(class|data|exc|func|meth|mod)", r".*")]
+toc_object_entries = False  # thousands of entries would be copied into the side bar of every page
 suppress_warnings = ["ref.python"]  # one name in two modules: the first is linked
 
 html_theme = "furo"
