@@ -77,12 +77,15 @@ class Task(NamedTuple):
         Name of this run.
     most_deaths : int
         Workers that may die over a chunk before it is given up.
+    frugal : bool, optional
+        Read branch by branch: workers have died over these events, or had not enough memory.
     """
 
     predictor: Predictor
     out: Path
     run: str
     most_deaths: int
+    frugal: bool = False
 
 
 class FileReport(NamedTuple):
@@ -306,7 +309,7 @@ def _score(chunk: ChunkOfFile, fingerprint: str, task: Task, path: Path, begin: 
     holes: list[Problem] = []
     n_scored = 0
     with TableWriter(path) as writer:
-        for events, start in _readable(table, chunk.start, chunk.stop, holes):
+        for events, start in _readable(table, chunk.start, chunk.stop, holes, frugal=task.frugal):
             for columns in _scorable(predictor, source, events, start, holes):
                 writer.append(columns)
                 n_scored += count_scored(columns)
@@ -357,11 +360,11 @@ def count_scored(columns: dict[str, Any]) -> int:
 
 
 def _readable(
-    table: OpenTable, start: int, stop: int, holes: list[Problem]
+    table: OpenTable, start: int, stop: int, holes: list[Problem], *, frugal: bool = False
 ) -> Iterator[tuple[ak.Array, int]]:
     """The events of a range that can be read, in order, with the number of the first."""
     try:
-        events = table.read(start, stop)
+        events = table.read(start, stop, frugal=frugal)
     except FileError as error:
         table.read(0, 0)  # a file of which nothing can be read is not worth a second look
         pieces = table.pieces(start, stop)

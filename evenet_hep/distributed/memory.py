@@ -2,7 +2,7 @@
 
 Dask's nannies start workers with ``MALLOC_TRIM_THRESHOLD_=65536``: a C library that obeys it gives every large block
 back to the system at once, and asks for it again, page by page, in the next layer of a network. That doubles the time
-of a small one. A worker that scores events keeps 128 MiB instead, and gives them back when it stops.
+of a small one. A worker that scores events keeps 256 MiB instead, and gives them back when it stops.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import sys
 
-KEPT = 128 * 2**20  # bytes of free memory that a process keeps
+KEPT = 256 * 2**20  # bytes of free memory that a process keeps
 _LARGEST_IN_HEAP = 32 * 2**20  # bytes of a block; glibc takes no more
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of options in malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # names of options in malloc.h
 
 
 def keep_freed_memory() -> bool:
@@ -27,6 +27,7 @@ def keep_freed_memory() -> bool:
     mallopt = _function("mallopt")
     if mallopt is None:
         return False
+    mallopt(_M_ARENA_MAX, 1)  # another thread's own heap ends at 64 MiB and is always given back
     is_set = mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP) and mallopt(_M_TRIM_THRESHOLD, KEPT)
     return bool(is_set)
 

@@ -213,7 +213,7 @@ class _Run:
             n_events = job.chunk.stop - job.chunk.start if job.chunk else 0
             # A part that can still be cut is not tried twice.
             deaths = 1 if n_events > self.smallest else self.task.most_deaths
-            self._start(job, self.task._replace(most_deaths=deaths))
+            self._start(job, self.task._replace(most_deaths=deaths, frugal=True))
         return bool(self.running)
 
     def _start(self, job: _Job, task: Task) -> None:

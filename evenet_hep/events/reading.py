@@ -187,8 +187,16 @@ class OpenTable:
         _require_branches(self.path, present, required_branches(schema, branches))
         self.names = wanted_branches(present, schema, branches)
 
-    def read(self, start: int, stop: int) -> ak.Array:
+    def read(self, start: int, stop: int, *, frugal: bool = False) -> ak.Array:
         """Events ``start`` to ``stop``, with the branches that the schema may need.
+
+        Parameters
+        ----------
+        start, stop : int
+            Range of events.
+        frugal : bool, optional
+            Read a ROOT file branch by branch. Events are stored in baskets, and a basket is read as a whole however few
+            of its events are asked for: this way no more than one of them is in memory at a time.
 
         Raises
         ------
@@ -198,13 +206,22 @@ class OpenTable:
         try:
             if self.is_parquet:
                 return self._read_parquet(start, stop)
-            # Nothing is read twice: uproot need not keep the arrays.
-            return self._table.arrays(self.names, entry_start=start, entry_stop=stop, array_cache=None)
+            if frugal:
+                branches = {
+                    name: ak.copy(ak.to_packed(self._arrays([name], start, stop)[name]))
+                    for name in self.names
+                }
+                return ak.zip(branches, depth_limit=1)
+            return self._arrays(self.names, start, stop)
         except MemoryError:
             raise
         except Exception as error:  # a damaged file makes the reader raise anything
             msg = f"{self.path} cannot be read: {_sentence(error)}"
             raise FileError(msg) from error
+
+    def _arrays(self, names: Sequence[str], start: int, stop: int) -> ak.Array:
+        # Nothing is read twice: uproot need not keep the arrays.
+        return self._table.arrays(names, entry_start=start, entry_stop=stop, array_cache=None)
 
     def _read_parquet(self, start: int, stop: int) -> ak.Array:
         edges, group = self._group_edges(), 0

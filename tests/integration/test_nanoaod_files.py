@@ -12,7 +12,7 @@ from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
 
 from evenet_hep import EventCloud, EventSchema, Feature
 from evenet_hep.events.nanoaod import Branches
-from evenet_hep.events.reading import inspect_file, read_chunks
+from evenet_hep.events.reading import OpenTable, inspect_file, read_chunks
 
 PUBLISHED = EventSchema.published()
 SHIPPED = ("nano_tt_v12", "nano_2015_wjets", "nano_dy", "nano_dimuon")
@@ -73,6 +73,17 @@ def test_eager_virtual_and_flat_give_one_cloud(samples: dict[str, Path], name: s
     parts = [EventCloud.from_awkward(chunk.events, PUBLISHED) for chunk in chunks]
     assert np.array_equal(np.concatenate([part.objects for part in parts]), virtual.objects)
     assert chunks[-1].stop == inspect_file(path).n_events == len(virtual)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_frugal_reading(samples: dict[str, Path], name: str) -> None:
+    """Branch by branch the same events."""
+    table = OpenTable(samples[name], PUBLISHED)
+    for start, stop in ((0, table.n_events), (3, 11), (5, 6), (4, 4)):
+        plain, frugal = table.read(start, stop), table.read(start, stop, frugal=True)
+        assert plain.fields == frugal.fields
+        assert len(frugal) == stop - start
+        assert ak.array_equal(plain, frugal, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
