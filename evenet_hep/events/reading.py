@@ -207,10 +207,7 @@ class OpenTable:
             if self.is_parquet:
                 return self._read_parquet(start, stop)
             if frugal:
-                branches = {
-                    name: ak.copy(ak.to_packed(self._arrays([name], start, stop)[name]))
-                    for name in self.names
-                }
+                branches = {name: self._arrays([name], start, stop)[name] for name in self.names}
                 return ak.zip(branches, depth_limit=1)
             return self._arrays(self.names, start, stop)
         except MemoryError:
