@@ -41,7 +41,8 @@ def make_workspace(
         Nuisance parameter -> channel -> sample -> histograms (down, up) at -1 and +1 standard deviation. Their change
         of normalisation is part of the effect.
     mc_statistics : bool
-        One nuisance parameter per bin for the statistics of simulation, from the variances of all samples together.
+        Nuisance parameters for the statistics of simulation: one per bin from the variances of all backgrounds together,
+        and one from those of the signal, which is so many times as large at every strength.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def make_workspace(
     >>> spec["observations"]
     [{'name': 'SR', 'data': [50.0, 40.0]}]
     >>> [modifier["name"] for modifier in spec["channels"][0]["samples"][0]["modifiers"]]
-    ['mu', 'luminosity', 'mc_SR']
+    ['mu', 'luminosity', 'mc_SR_signal']
     """
     contents = {
         channel: {sample: _read(histogram, f"{sample} in {channel}") for sample, histogram in samples.items()}
@@ -84,7 +85,9 @@ def make_workspace(
             modifiers += _shapes(channel, sample, expected, shapes or {})
             if mc_statistics:
                 sigma = np.sqrt(expected.variances).tolist()
-                modifiers.append({"name": f"mc_{channel}", "type": "staterror", "data": sigma})
+                # Together with the backgrounds the signal's would be relative to a sum at strength one, which is arbitrary.
+                name = f"mc_{channel}_{signal}" if sample == signal else f"mc_{channel}"
+                modifiers.append({"name": name, "type": "staterror", "data": sigma})
             entries.append({"name": sample, "data": expected.values.tolist(), "modifiers": modifiers})
         specs.append({"name": channel, "samples": entries})
     measurement = {"name": "measurement", "config": {"poi": POI, "parameters": []}}

@@ -162,8 +162,7 @@ def _workspace(
         normalizations={"background_yield": {"background": uncertainty}} if uncertainty else None,
         mc_statistics=mc_statistics,
     )
-    # The statistics of simulation are those of the background. Shared with the signal they would be relative to the
-    # sum at strength one: far too small for the background alone where there is little of it.
+    # The statistics of simulation are those of the background only: the likelihood here has one parameter per bin.
     for sample in spec["channels"][0]["samples"]:
         if sample["name"] == "signal":
             sample["modifiers"] = [each for each in sample["modifiers"] if each["type"] != "staterror"]
