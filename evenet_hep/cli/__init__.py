@@ -10,7 +10,6 @@ from rich.console import Console
 
 from evenet_hep import __version__
 from evenet_hep.cli import analyse as analyse
-from evenet_hep.cli import analyse_higgs_to_4b as analyse_higgs_to_4b
 from evenet_hep.cli import checkpoint as checkpoint
 from evenet_hep.cli import convert as convert
 from evenet_hep.cli import fit as fit

@@ -48,17 +48,25 @@ def bbww_resonance(events: Events, out: Out, config: File = None, settings: Sett
 def ttbar_spin(events: Events, out: Out, config: File = None, settings: Settings = None) -> None:
     """Spin correlations and entanglement of top pairs with two leptons."""
     with console.status("loading torch"):
+        from evenet_hep.analyses.settings import read_analysis_config  # noqa: PLC0415
         from evenet_hep.analyses.ttbar_spin import TTbarSpinConfig, analyse_ttbar_spin  # noqa: PLC0415
-        from evenet_hep.model.layers import read_config  # noqa: PLC0415
-        from evenet_hep.training.config import to_dict  # noqa: PLC0415
-        from evenet_hep.training.settings import override, read_yaml  # noqa: PLC0415
 
-    content = to_dict(TTbarSpinConfig())
-    if config is not None:
-        given = read_yaml(config)
-        content |= given | {"training": content["training"] | dict(given.get("training") or {})}
-    chosen = read_config(TTbarSpinConfig, override(content, settings or ()))
+    chosen = read_analysis_config(TTbarSpinConfig, config, settings or ())
     tell(analyse_ttbar_spin(events, out, chosen, progress=True))
+
+
+@analyse.command(name="higgs-to-4b")
+def higgs_to_4b(events: Events, out: Out, config: File = None, settings: Settings = None) -> None:
+    """Search for H -> aa -> 4b: networks against baselines, pairing, limits, closure, energy scale.
+
+    Run the same command again to go on where it was stopped.
+    """
+    with console.status("loading torch"):
+        from evenet_hep.analyses.higgs_to_4b import HiggsTo4bConfig, analyse_higgs_to_4b  # noqa: PLC0415
+        from evenet_hep.analyses.settings import read_analysis_config  # noqa: PLC0415
+
+    chosen = read_analysis_config(HiggsTo4bConfig, config, [*(settings or ()), f"events={events}"])
+    tell(analyse_higgs_to_4b(chosen, out, progress=console.is_terminal))
 
 
 @analyse.command("dimuon-anomaly")
@@ -75,11 +83,9 @@ def dimuon_anomaly(
     set_: Settings = None,
 ) -> None:
     """Search dimuons for a resonance against a generated background."""
-    from evenet_hep.analyses.dimuon_anomaly import DimuonAnomalyConfig, analyse_dimuon  # noqa: PLC0415
-    from evenet_hep.model.layers import read_config  # noqa: PLC0415
-    from evenet_hep.training.config import to_dict  # noqa: PLC0415
-    from evenet_hep.training.settings import override, read_yaml  # noqa: PLC0415
+    with console.status("loading torch"):
+        from evenet_hep.analyses.dimuon_anomaly import DimuonAnomalyConfig, analyse_dimuon  # noqa: PLC0415
+        from evenet_hep.analyses.settings import read_analysis_config  # noqa: PLC0415
 
-    given = to_dict(DimuonAnomalyConfig()) | (read_yaml(config) if config else {})
-    settings = read_config(DimuonAnomalyConfig, override(given, set_ or []))
+    settings = read_analysis_config(DimuonAnomalyConfig, config, set_ or ())
     tell(analyse_dimuon(settings, out, events=events, progress=True))

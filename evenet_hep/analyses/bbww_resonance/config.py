@@ -8,12 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from evenet_hep.analyses.settings import read_analysis_config
 from evenet_hep.baselines.tabpfn import TabpfnConfig
 from evenet_hep.baselines.xgboost import XgboostConfig
 from evenet_hep.errors import ConfigError
-from evenet_hep.model.layers import read_config
-from evenet_hep.training.config import FinetuneConfig, LossWeights, Stage, to_dict
-from evenet_hep.training.settings import override, read_yaml
+from evenet_hep.training.config import FinetuneConfig, LossWeights, Stage
 
 METHODS = ("finetuned", "scratch", "parametrised", "xgboost", "tabpfn")
 NETWORKS = ("finetuned", "scratch", "parametrised")
@@ -191,16 +190,4 @@ def read_bbww_config(path: str | Path | None = None, settings: Iterable[str] = (
     >>> read_bbww_config(settings=["systematics.energy_scale=20", "seeds=[1]"]).systematics.energy_scale
     20
     """
-    given = read_yaml(path) if path is not None else {}
-    content = override(_merged(to_dict(BbwwConfig()), given), settings)
-    return read_config(BbwwConfig, content, where=Path(path).name if path is not None else "settings")
-
-
-def _merged(usual: dict[str, object], given: dict[str, object]) -> dict[str, object]:
-    # Level by level, so that a file may name one setting of a training and leave the others.
-    merged = dict(usual)
-    for key, value in given.items():
-        below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merged(below, value) if both else value  # type: ignore[arg-type]
-    return merged
+    return read_analysis_config(BbwwConfig, path, settings)

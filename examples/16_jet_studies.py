@@ -6,7 +6,7 @@
         jet_Z:pt_min=500,pt_max=700 jet_H:pt_min=500,pt_max=700 --events 30000 --seed 2 --out others
     evenet-hep jets simulate jet_quark:pt_min=500,pt_max=700 --events 30000 --out shower --set-param 'TimeShower:renormMultFac = 4'
     evenet-hep jets simulate dijets:pt_min=900,m_min=2200,events=60000 abc:events=3000 --out search
-    python examples/11_jet_studies.py --jets jets --others others --shower shower --search search --out studies
+    python examples/16_jet_studies.py --jets jets --others others --shower shower --search search --out studies
 
 Everything is kept in ``--out``: run it again after an interruption and it goes on where it was. Writes ``table.md`` there.
 """

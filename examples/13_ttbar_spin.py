@@ -1,6 +1,6 @@
 """Are the tops of simulated pairs entangled? From NanoAOD files to D with its uncertainty.
 
-    python examples/12_ttbar_spin.py --out spin_example
+    python examples/13_ttbar_spin.py --out spin_example
 
 Simulates 6 000 top pairs with two leptons (needs the extra ``sim``; ``--events`` takes a folder of
 ``evenet-hep simulate`` instead), fills the histograms of :class:`evenet_hep.processors.TTbarSpinProcessor` with the classical
