@@ -113,7 +113,7 @@ def plot_stability(results: Sequence[tuple[str, Stability]], *, quantity: str, u
     """
     with plt.style.context("default"):
         figure, panels = plt.subplots(
-            1, 2, figsize=(9, 1.2 + 0.45 * len(results)), sharey=True, layout="constrained"
+            1, 2, figsize=(9, 1.5 + 0.45 * len(results)), sharey=True, layout="constrained"
         )
     rows = np.arange(len(results))
     for panel, in_errors in zip(panels, (False, True), strict=True):
@@ -129,5 +129,6 @@ def plot_stability(results: Sequence[tuple[str, Stability]], *, quantity: str, u
     panels[0].set_ylim(len(results) - 0.4, -0.6)
     panels[0].set_xlabel(f"absolute change of {quantity}" + (f" [{unit}]" if unit else ""))
     panels[1].set_xlabel(f"change of {quantity} / statistical error")
-    panels[1].legend(fontsize=7, frameon=False, loc="lower right")
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, frameon=False, ncols=2, loc="outside upper right")
     return figure
