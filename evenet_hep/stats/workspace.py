@@ -42,7 +42,8 @@ def make_workspace(
         of normalisation is part of the effect.
     mc_statistics : bool
         Nuisance parameters for the statistics of simulation: one per bin from the variances of all backgrounds together,
-        and one from those of the signal, which is so many times as large at every strength.
+        and one from those of the signal, which is so many times as large at every strength. Samples without variances
+        (zeros) have none.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def make_workspace(
             modifiers = [{"name": POI, "type": "normfactor", "data": None}] if sample == signal else []
             modifiers += _normalizations(sample, normalizations or {})
             modifiers += _shapes(channel, sample, expected, shapes or {})
-            if mc_statistics:
+            if mc_statistics and expected.variances.any():
                 sigma = np.sqrt(expected.variances).tolist()
                 # Together with the backgrounds the signal's would be relative to a sum at strength one, which is arbitrary.
                 name = f"mc_{channel}_{signal}" if sample == signal else f"mc_{channel}"

@@ -97,7 +97,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
     usual = BbwwConfig()
     assert config.finetuned == dataclasses.replace(usual.finetuned, epochs=3)
     assert config.systematics.soft_met_mode == "noise"
-    assert config.systematics.energy_scale == usual.systematics.energy_scale == 100
+    assert config.systematics.energy_scale == usual.systematics.energy_scale == 60
     assert (config.seeds, config.xgboost.max_trees) == ((7,), 20)
     assert read_bbww_config() == usual
 

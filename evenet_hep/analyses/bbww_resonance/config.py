@@ -44,9 +44,9 @@ class SystematicsConfig:
     """Signals they are made for; those that are not there are left out."""
     methods: tuple[str, ...] = ("finetuned", "parametrised", "xgboost")
     """Whose scores are followed, of the training with the first seed."""
-    energy_scale: int = 100
+    energy_scale: int = 60
     """Pseudo-experiments with one relative shift of all jets, normal with a width of 1 %, at most 10 %."""
-    soft_met: int = 50
+    soft_met: int = 30
     """Pseudo-experiments with noise on the missing momentum."""
     soft_met_mode: Literal["magnitude", "components", "noise"] = "magnitude"
     """``magnitude``: a log-normal shift of every event, as the paper writes; ``components``: two constants for all events, as
@@ -69,9 +69,9 @@ class ClosureConfig:
     """Signals they are made for; those that are not there are left out."""
     strengths: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)
     """Injected, in units of about the standard deviation that is expected without signal."""
-    toys: int = 60
+    toys: int = 50
     """For each strength."""
-    background_toys: int = 300
+    background_toys: int = 250
     """Without signal, for the rate of false positives."""
     thresholds: tuple[float, ...] = (1.0, 2.0)
     """Significances at which false positives are counted."""

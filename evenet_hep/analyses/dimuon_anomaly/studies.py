@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from evenet_hep.analyses.dimuon_anomaly.search import (
     whole_search,
 )
 from evenet_hep.analyses.folder import AnalysisFolder
+from evenet_hep.analyses.processes import prepare_process
 from evenet_hep.events.dimuons import DimuonPairs, mix_pairs
 from evenet_hep.events.systematics import draw_energy_scales
 from evenet_hep.model.evenet import EveNet
@@ -252,6 +254,11 @@ def _search(bench: Bench, task: Task, pairs: DimuonPairs, network: EveNet | None
 _shared: tuple[Bench, EveNet | None] | None = None
 
 
+def _prepare_process(bench: Bench, parent: int) -> None:
+    prepare_process(parent)
+    _prepare(bench)
+
+
 def _prepare(bench: Bench) -> None:
     """Set a process up: one thread, and the pretrained network in memory."""
     global _shared  # noqa: PLW0603  read by the tasks of this process
@@ -309,6 +316,7 @@ def runner(bench: Bench, *, progress: bool) -> Iterator[Runner]:
     if bench.config.cores == 1:
         yield Runner(bench, None, progress=progress)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(bench.config.cores, context, _prepare, (bench,)) as pool:
+    # Spawned, not forked: torch does not survive a fork.
+    context, arguments = multiprocessing.get_context("spawn"), (bench, os.getpid())
+    with ProcessPoolExecutor(bench.config.cores, context, _prepare_process, arguments) as pool:
         yield Runner(bench, pool, progress=progress)

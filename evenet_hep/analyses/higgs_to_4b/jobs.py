@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +24,7 @@ from evenet_hep.analyses.higgs_to_4b.networks import (
 )
 from evenet_hep.analyses.higgs_to_4b.pairing import pair_by_distance, pair_by_mass
 from evenet_hep.analyses.higgs_to_4b.pool import EventPool
+from evenet_hep.analyses.processes import process_pool
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.systematics import draw_energy_scales
 
@@ -194,21 +193,13 @@ def do_all(place: Workplace, jobs: Sequence[Job], *, cores: int) -> Iterator[tup
         for job in jobs:
             yield job, do(place, job)
         return
-    with ProcessPoolExecutor(min(cores, len(jobs)), get_context("spawn"), _one_thread) as pool:
+    with process_pool(min(cores, len(jobs))) as pool:
         futures = {pool.submit(do, place, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    """Processes share the cores: threads of theirs would wait for each other."""
-    import torch  # noqa: PLC0415
-
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 
 
 def plain_kept(kept: Mapping[str, Sequence[str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
