@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evenet_hep.analyses.folder import AnalysisFolder
+from evenet_hep.analyses.processes import process_pool
 
 
 def run_steps(
@@ -64,9 +63,7 @@ def _in_processes(
     cores: int,
     advance: Callable[[], None],
 ) -> None:
-    # Spawned, not forked: torch does not survive a fork. One thread each, as there is one process per core.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(cores, len(jobs)), mp_context=context, initializer=_one_thread)
+    pool = process_pool(min(cores, len(jobs)))
     try:
         futures = {pool.submit(compute, *job): name for name, job in jobs.items()}
         for future in as_completed(futures):
@@ -75,10 +72,3 @@ def _in_processes(
             advance()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import torch  # noqa: PLC0415
-
-    torch.set_num_threads(1)
