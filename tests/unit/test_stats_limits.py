@@ -318,3 +318,28 @@ def test_without_pyhf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyhf", None)
     with pytest.raises(ImportError, match=r"limits need pyhf: pip install 'evenet-hep\[limits\]'"):
         fit_signal(counting(50))
+
+
+def test_statistics_of_signal_and_backgrounds_are_apart() -> None:
+    """A parameter that all samples share would be relative to their sum at strength one: ten thousand events of signal."""
+    edges = [0.0, 1.0]
+
+    def limit(signal_variance: float, luminosity: float) -> float:
+        samples = {
+            "signal": ([luminosity], edges, [signal_variance * luminosity**2]),
+            "background": ([100.0], edges, [400.0]),
+        }
+        spec = make_workspace({"SR": samples}, signal="signal")
+        names = [
+            modifier["name"] for sample in spec["channels"][0]["samples"] for modifier in sample["modifiers"]
+        ]
+        assert ("mc_SR_signal" in names) == (signal_variance > 0)
+        assert "mc_SR" in names
+        return luminosity * float(find_limit(spec).expected[2])
+
+    # The limit on the number of signal events does not depend on the number that strength one stands for.
+    exact = limit(0.0, 10.0)
+    assert limit(0.0, 10_000.0) == pytest.approx(exact, rel=0.01)
+    # sigma = sqrt(100 + 400) events of background, and 10 % of the signal
+    assert exact == pytest.approx(1.96 * 500**0.5, rel=0.08)
+    assert exact < limit(0.01, 10.0) < 1.1 * exact
