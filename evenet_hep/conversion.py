@@ -289,7 +289,7 @@ def _run_here(folder: Path, plan: Plan, todo: Sequence[int]) -> Iterator[tuple[i
 def _run_on_cores(folder: Path, plan: Plan, todo: Sequence[int], cores: int) -> Iterator[tuple[int, Part]]:
     # Not forked: pyarrow and numba have threads, which a fork would cut off.
     number = min(cores, max(len(todo), 1))
-    with ProcessPoolExecutor(number, get_context("spawn"), _end_with_parent, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(number, get_context("spawn"), end_with_parent, (os.getpid(),)) as pool:
         futures = {pool.submit(convert_task, *_arguments(folder, plan, i)): i for i in todo}
         try:
             for future in as_completed(futures):
@@ -301,7 +301,7 @@ def _run_on_cores(folder: Path, plan: Plan, todo: Sequence[int], cores: int) -> 
             pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """End this process when the one that started it was killed: it would wait for work for ever."""
 
     def watch() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+
+from evenet_hep.conversion import end_with_parent
 
 
 def process_pool(cores: int) -> ProcessPoolExecutor:
@@ -41,10 +41,4 @@ def prepare_process(parent: int) -> None:
         "1"  # processes share the cores: threads of theirs would wait for each other
     )
     torch.set_num_threads(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with_parent(parent)

@@ -372,16 +372,16 @@ def _readable(
             holes.append(Problem(start, stop, "file", str(error)))
             return
         for first, last in pieces:
-            yield from _readable_piece(table, first, last, holes)
+            yield from _readable_piece(table, first, last, holes, frugal=frugal)
         return
     yield events, start
 
 
 def _readable_piece(
-    table: OpenTable, start: int, stop: int, holes: list[Problem]
+    table: OpenTable, start: int, stop: int, holes: list[Problem], *, frugal: bool
 ) -> Iterator[tuple[ak.Array, int]]:
     try:
-        events = table.read(start, stop)
+        events = table.read(start, stop, frugal=frugal)
     except FileError as error:
         add_hole(holes, Problem(start, stop, "file", str(error)))
         return

@@ -67,7 +67,7 @@ def make_workspace(
     >>> spec["observations"]
     [{'name': 'SR', 'data': [50.0, 40.0]}]
     >>> [modifier["name"] for modifier in spec["channels"][0]["samples"][0]["modifiers"]]
-    ['mu', 'luminosity', 'mc_SR_signal']
+    ['mu', 'luminosity', 'signal_mc_SR']
     """
     contents = {
         channel: {sample: _read(histogram, f"{sample} in {channel}") for sample, histogram in samples.items()}
@@ -87,7 +87,7 @@ def make_workspace(
             if mc_statistics and expected.variances.any():
                 sigma = np.sqrt(expected.variances).tolist()
                 # Together with the backgrounds the signal's would be relative to a sum at strength one, which is arbitrary.
-                name = f"mc_{channel}_{signal}" if sample == signal else f"mc_{channel}"
+                name = f"signal_mc_{channel}" if sample == signal else f"mc_{channel}"
                 modifiers.append({"name": name, "type": "staterror", "data": sigma})
             entries.append({"name": sample, "data": expected.values.tolist(), "modifiers": modifiers})
         specs.append({"name": channel, "samples": entries})

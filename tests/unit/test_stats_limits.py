@@ -333,7 +333,7 @@ def test_statistics_of_signal_and_backgrounds_are_apart() -> None:
         names = [
             modifier["name"] for sample in spec["channels"][0]["samples"] for modifier in sample["modifiers"]
         ]
-        assert ("mc_SR_signal" in names) == (signal_variance > 0)
+        assert ("signal_mc_SR" in names) == (signal_variance > 0)
         assert "mc_SR" in names
         return luminosity * float(find_limit(spec).expected[2])
 

@@ -80,7 +80,7 @@ def workspace_of(
     """
     edges = template.edges
     samples = {
-        # Its own statistics would double the parameters; they make expected limits a few per cent weaker.
+        # Its own statistics would double the parameters; they make median limits weaker by one to six per cent.
         "signal": (template.signal, edges, np.zeros(len(template.signal))),
         "background": (template.background, edges, template.background_variance),
     }
