@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import hist
@@ -28,7 +29,7 @@ from evenet_hep.stats.spin_fits import fit_entanglement
 
 SMALL = [
     "training.epochs=1", "training.warmup=0", "sizes=[]", "splits=2", "replicas=3", "experiments=2",
-    "experiment_events=60", "sampler_steps=1", "fractions=[0.1,0.05,0.45]",
+    "experiment_events=60", "sampler_steps=1", "fractions=[0.1,0.05,0.45]", "cores=1",
 ]  # fmt: skip
 
 
@@ -71,6 +72,8 @@ def test_parts_have_no_event_in_common_and_do_not_depend_on_the_order(events: Pa
     assert len(parts[1]) == pytest.approx(600, abs=80)
     again = read_spin_sample(read_samples(events)["TT2L"], (0.2, 0.05, 0.4))
     assert np.array_equal(sample.part, again.part)
+    sent = pickle.loads(pickle.dumps(again))  # as the processes of the analysis get it
+    assert sent.objects.jets.to_list() == sample.objects.jets.to_list()
 
 
 def test_true_neutrinos_and_leptons_make_w_bosons(events: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ from evenet_hep.analyses.bbww_resonance.limits import (
     throw_toys,
 )
 from evenet_hep.analyses.bbww_resonance.summary import geometric_mean, summarize
-from evenet_hep.analyses.bbww_resonance.work import run_steps
 from evenet_hep.analyses.folder import AnalysisFolder
 from evenet_hep.analyses.samples import EventSample
+from evenet_hep.analyses.steps import run_steps
 from evenet_hep.errors import ConfigError, InputError
 
 POINTS = (MassPoint("xyh_a", 300.0, 80.0), MassPoint("xyh_b", 700.0, 400.0))
@@ -328,6 +329,12 @@ def test_steps_are_done_once_in_any_number_of_processes(tmp_path: Path, cores: i
     found = run_steps(folder, jobs, cube, cores=cores, label="cubes")
     assert [each["cube"] for each in found.values()] == [1, -1, 27]
     assert all(folder.is_done(name) for name in jobs)
+
+
+def test_a_step_that_cannot_be_sent_is_an_error_and_nothing_waits(tmp_path: Path) -> None:
+    folder = AnalysisFolder(tmp_path, BbwwConfig())
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        run_steps(folder, {"a": (lambda: 1,), "b": (2,)}, cube, cores=2, label="cubes")
 
 
 def test_figures_and_summary(events: BbwwEvents, places: dict[tuple[str, str], list[Path]]) -> None:

@@ -40,10 +40,10 @@ from evenet_hep.analyses.bbww_resonance.systematics import (
     run_experiments,
     stabilities,
 )
-from evenet_hep.analyses.bbww_resonance.work import run_steps
 from evenet_hep.analyses.folder import AnalysisFolder, AnalysisReport
 from evenet_hep.analyses.samples import EventSample, read_samples
 from evenet_hep.analyses.stability import Stability, plot_stability
+from evenet_hep.analyses.steps import run_steps
 from evenet_hep.baselines.tabpfn import fit_tabpfn
 from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.evaluation.figures import plot_grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ from evenet_hep.analyses.folder import AnalysisFolder, AnalysisReport
 from evenet_hep.analyses.stability import Stability, plot_stability
 from evenet_hep.analyses.ttbar_spin.closure import (
     Closure,
-    ClosureEvents,
     boundary_strength,
-    close,
     closure_rows,
 )
 from evenet_hep.analyses.ttbar_spin.config import TTbarSpinConfig
@@ -29,8 +27,8 @@ from evenet_hep.analyses.ttbar_spin.figures import (
     plot_sizes,
     plot_spin_matrix,
 )
+from evenet_hep.analyses.ttbar_spin.jobs import Method, closure_part, measure_part, shift_part
 from evenet_hep.analyses.ttbar_spin.measure import (
-    ALL,
     DIAGONAL,
     Settings,
     SpinMatrix,
@@ -41,12 +39,11 @@ from evenet_hep.analyses.ttbar_spin.result import (
     Measured,
     coefficient_rows,
     marker_rows,
-    measure,
     reference_of,
 )
-from evenet_hep.analyses.ttbar_spin.shifts import KINDS, Experiments, may_pass, run_experiments
+from evenet_hep.analyses.ttbar_spin.shifts import KINDS, Experiments, may_pass
 from evenet_hep.analyses.ttbar_spin.workplace import CLASSICAL, HYBRID, NETWORK, Workplace, slug
-from evenet_hep.processors.ttbar_spin import Neutrinos, ReconstructedTops, reconstruct_tops
+from evenet_hep.processors.ttbar_spin import ReconstructedTops, reconstruct_tops
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -87,8 +84,7 @@ def analyse_ttbar_spin(
     folder = AnalysisFolder(out, config)
     with Progress(disable=not progress) as bars:
         place = Workplace(config, folder, bars, events)
-        for start in place.starts:
-            place.trained(start, 1.0, 0)
+        place.train_all([*((start, 1.0, 0) for start in place.starts), *size_plan(place)])
         reconstruct(place)
         measure_spin_matrix(place)
         check_closure(place)
@@ -108,12 +104,9 @@ def reconstruct(place: Workplace) -> None:
 
     keep(CLASSICAL, partial(reconstruct_tops, objects))
     for start in place.starts:
-        network = place.trained(start, 1.0, 0)["network"]
-        ways: dict[str, Neutrinos] = {NETWORK: "network", HYBRID: "conic"}
-        for way, neutrinos in ways.items():
-            predict = place.predictor(network, neutrinos=neutrinos)
+        for way in (NETWORK, HYBRID):
             name = way if start == "from scratch" else f"{start} {way}"
-            keep(name, partial(reconstruct_tops, objects, predict, neutrinos=neutrinos))
+            keep(name, partial(place.method(name), objects))
     quality = []
     for name, tops in place.tops.items():
         error, slope = place.calibrated_error(place.whole(name))
@@ -126,66 +119,59 @@ def reconstruct(place: Workplace) -> None:
 def measure_spin_matrix(place: Workplace) -> None:
     """Spin matrix and markers of entanglement, by every reconstruction and in the published way."""
     coefficients, markers = [], []
-    task = place.bars.add_task("unfolding", total=len(place.tops) + 3)
-    for name in place.tops:
-        found = _measured(place, name, place.config.unfolding)
+    own = place.config.unfolding
+    for name, found in zip(
+        place.tops, _measured(place, [(name, own, {}) for name in place.tops]), strict=True
+    ):
         place.results[name] = found
         coefficients += coefficient_rows(name, found.own, found.projected, place.truth)
-        markers += marker_rows(name, _label(place.config.unfolding), found, place.truth)
-        place.bars.advance(task)
-    other = place.config.unfolding._replace(method="svd" if place.config.method == "bayes" else "bayes")
+        markers += marker_rows(name, _label(own), found, place.truth)
+    other = _other(own)
     flat = 1.0 - place.config.response_strength
-    variants: list[tuple[str, Settings, dict[str, Any]]] = [
-        (_label(other), other, {}),
-        (
-            f"{_label(place.config.unfolding)}, response of strength {flat:g}",
-            place.config.unfolding,
-            {"strength": flat},
-        ),
-        (f"{_label(other)}, response and pseudo-data the same (published)", other, {"same": True}),
-    ]
-    for label, settings, options in variants:
-        found = _measured(place, CLASSICAL, settings, **options, observables=DIAGONAL, replicas=20)
+    variants: dict[str, tuple[str, Settings, dict[str, Any]]] = {
+        _label(other): (CLASSICAL, other, {}),
+        f"{_label(own)}, response of strength {flat:g}": (CLASSICAL, own, {"strength": flat}),
+        f"{_label(other)}, response and pseudo-data the same (published)": (CLASSICAL, other, {"same": True}),
+    }
+    for label, found in zip(
+        variants, _measured(place, list(variants.values()), observables=DIAGONAL, replicas=20), strict=True
+    ):
         markers += marker_rows(CLASSICAL, label, found, place.truth)
-        place.bars.advance(task)
     place.folder.table("coefficients", coefficients)
     place.folder.table("markers", markers)
 
 
 def _measured(
-    place: Workplace,
-    name: str,
-    settings: Settings,
-    *,
-    strength: float | None = None,
-    same: bool = False,
-    observables: tuple[int, ...] = ALL,
-    replicas: int | None = None,
-) -> Measured:
-    key = f"measure-{slug(name)}-{settings.method}-{strength}-{same}"
-
-    def compute() -> dict[str, Any]:
-        found = measure(
+    place: Workplace, plan: Sequence[tuple[str, Settings, dict[str, Any]]], **common: Any
+) -> list[Measured]:
+    """Spin matrices by (reconstruction, unfolding, other options of ``unfold``)."""
+    jobs = {}
+    for name, settings, options in plan:
+        chosen = {"strength": place.config.response_strength, "same": False, **options}
+        key = f"measure-{slug(name)}-{settings.method}-{chosen['strength']:g}-{chosen['same']}"
+        rows = (place.rows, place.rows) if chosen["same"] else (place.response, place.data)
+        jobs[key] = (
             place.sample,
             place.whole(name),
-            place.rows if same else place.response,
-            place.rows if same else place.data,
+            *rows,
             settings,
-            expected=place.expected,
-            response_strength=place.config.response_strength if strength is None else strength,
-            observables=observables,
-            replicas=replicas or place.config.replicas,
-            seed=place.config.seed,
+            {
+                "expected": place.expected,
+                "response_strength": chosen["strength"],
+                "replicas": place.config.replicas,
+                "seed": place.config.seed,
+            }
+            | common,
         )
-        return {"own": found.own._asdict(), "projected": found.projected._asdict()}
-
-    kept = place.folder.step(key, compute)
-    return Measured(
-        *(
-            SpinMatrix(*(np.array(kept[which][field], np.float64) for field in SpinMatrix._fields))
-            for which in Measured._fields
+    return [
+        Measured(
+            *(
+                SpinMatrix(*(np.array(kept[which][field], np.float64) for field in SpinMatrix._fields))
+                for which in Measured._fields
+            )
         )
-    )
+        for kept in place.run(jobs, measure_part, "unfolding").values()
+    ]
 
 
 def check_closure(place: Workplace) -> None:
@@ -196,63 +182,55 @@ def check_closure(place: Workplace) -> None:
         true[edge] = -place.true_trace(edge)
     strengths = np.array(sorted(true))
     stacked = np.stack([true[s] for s in strengths])
-    rows = []
     plans: list[tuple[str, Settings | None, int]] = [
         (name, settings, place.config.splits)
         for name in (CLASSICAL, place.best_network)
         for settings in (place.config.unfolding, None)
     ]
-    other = place.config.unfolding._replace(method="svd" if place.config.method == "bayes" else "bayes")
-    plans.append((CLASSICAL, other, max(place.config.splits // 5, 2)))
-    task = place.bars.add_task("closure", total=len(plans))
-    for name, settings, splits in plans:
-        label = f"{name}, {_label(settings)}"
-        found = _closure(place, name, settings, strengths, stacked, splits)
-        place.closures[label] = found
+    plans.append((CLASSICAL, _other(place.config.unfolding), max(place.config.splits // 5, 2)))
+    jobs = {
+        f"closure-{slug(name)}-{settings.method if settings else 'calibration'}": (
+            place.sample,
+            place.whole(name),
+            place.rows,
+            settings,
+            stacked,
+            {
+                "strengths": strengths,
+                "response_strength": place.config.response_strength,
+                "expected": place.expected,
+                "splits": splits,
+                "replicas": min(place.config.replicas, 10 if settings and settings.method == "svd" else 30),
+                "seed": place.config.seed,
+            },
+        )
+        for name, settings, splits in plans
+    }
+    rows = []
+    for (name, settings, _), kept in zip(
+        plans, place.run(jobs, closure_part, "closure").values(), strict=True
+    ):
+        found = Closure(**{key: np.asarray(value, np.float64) for key, value in kept.items()})
+        place.closures[f"{name}, {_label(settings)}"] = found
         rows += closure_rows(name, _label(settings), found)
-        place.bars.advance(task)
     place.folder.table("closure", rows)
     place.numbers["slopes"] = {label: found.slope() for label, found in place.closures.items()}
 
 
-def _closure(
-    place: Workplace,
-    name: str,
-    settings: Settings | None,
-    strengths: FloatArray,
-    true: FloatArray,
-    splits: int,
-) -> Closure:
-    def compute() -> dict[str, Any]:
-        found = place.whole(name)
-        whole = reference_of(place.sample, found, place.rows, DIAGONAL, 0.0)
-        weights = place.sample.weight[place.rows], place.sample.spin_weight[place.rows]
-        return close(
-            ClosureEvents(whole.measured, whole.true, *place.measured_cos_phi(found), *weights),
-            true,
-            settings,
-            strengths=strengths,
-            response_strength=place.config.response_strength,
-            expected=place.expected,
-            splits=splits,
-            replicas=min(place.config.replicas, 10 if settings and settings.method == "svd" else 30),
-            seed=place.config.seed,
-        )._asdict()
-
-    method = settings.method if settings else "calibration"
-    kept = place.folder.step(f"closure-{slug(name)}-{method}", compute)
-    return Closure(**{key: np.asarray(value, np.float64) for key, value in kept.items()})
-
-
-def study_sizes(place: Workplace) -> None:
-    """Pairing accuracy and error of D against the number of training events."""
-    rows: list[dict[str, Any]] = []
-    plan = [
+def size_plan(place: Workplace) -> list[tuple[str, float, int]]:
+    """Trainings of the study of the training size: start, part of the events, seed."""
+    return [
         (start, part, seed)
         for part in place.config.sizes
         for start in place.starts
         for seed in range(place.config.seeds if part < 1 else 1)
     ]
+
+
+def study_sizes(place: Workplace) -> None:
+    """Pairing accuracy and error of D against the number of training events."""
+    rows: list[dict[str, Any]] = []
+    plan = size_plan(place)
     if not plan:
         return
     task = place.bars.add_task("training size", total=len(plan))
@@ -260,8 +238,8 @@ def study_sizes(place: Workplace) -> None:
     for start, part, seed in plan:
         trained = place.trained(start, part, seed)
         name = f"size {start} {part:g} {seed}"
-        predict = place.predictor(trained["network"])
-        tops = place.kept(name, partial(reconstruct_tops, objects, predict))
+        method = Method(trained["network"], "network", place.config.sampler_steps)
+        tops = place.kept(name, partial(method, objects))
 
         def compute(name: str = name, tops: ReconstructedTops = tops) -> dict[str, Any]:
             accuracy, accuracy_error, _ = pairing_accuracy(tops, place.sample.truth, place.rows)
@@ -286,52 +264,41 @@ def shift(place: Workplace) -> None:
     if not place.config.experiments:
         return
     names = {CLASSICAL: KINDS, place.best_network: KINDS[:2]}
-    task = place.bars.add_task(
-        "pseudo-experiments", total=place.config.experiments * sum(len(kinds) for kinds in names.values())
-    )
+    plan = [(name, kind) for name, kinds in names.items() for kind in kinds]
+    jobs = {f"shift-{slug(name)}-{slug(kind)}": _shift_job(place, name, kind) for name, kind in plan}
     drawn: dict[str, list[tuple[str, Any]]] = {"d": [], "delta_d": []}
     rows = []
-    for name, kinds in names.items():
-        for kind in kinds:
-            found = _experiments(place, name, kind, lambda: place.bars.advance(task))
-            if not np.isfinite(found.d.nominal):
-                continue  # too few events to measure anything
-            for quantity, panels in drawn.items():
-                stability = getattr(found, quantity)
-                panels.append((name, stability))
-                rows.append(
-                    {"reconstruction": name, "shift": kind, "quantity": quantity, **stability.to_dict()}
-                )
+    for (name, kind), kept in zip(
+        plan, place.run(jobs, shift_part, "pseudo-experiments").values(), strict=True
+    ):
+        found = Experiments(*(_stability(kept[key]) for key in Experiments._fields))
+        if not np.isfinite(found.d.nominal):
+            continue  # too few events to measure anything
+        for quantity, panels in drawn.items():
+            stability = getattr(found, quantity)
+            panels.append((name, stability))
+            rows.append({"reconstruction": name, "shift": kind, "quantity": quantity, **stability.to_dict()})
     place.folder.table("stability", rows)
     for quantity, label in (("d", "D"), ("delta_d", r"$\sigma(D)/(D-1)$")):
         place.folder.figure(f"stability_{quantity}", plot_stability(drawn[quantity], quantity=label))
 
 
-def _experiments(place: Workplace, name: str, kind: str, tick: Callable[[], None]) -> Experiments:
-    def compute() -> dict[str, Any]:
-        objects = place.sample.objects.take(place.data)
-        ready = np.flatnonzero(may_pass(objects))
-        chosen = ready[: place.config.experiment_events]
-        all_weights = place.sample.weights(1.0)[place.data]
-        scale = place.expected / all_weights.sum() * all_weights[ready].sum() / all_weights[chosen].sum()
-        found = run_experiments(
-            objects.take(chosen),
-            all_weights[chosen],
-            place.reconstruct_with(name),
-            reference_of(
-                place.sample, place.whole(name), place.response, DIAGONAL, place.config.response_strength
-            ),
-            place.config.unfolding,
-            kind,
-            n_experiments=place.config.experiments,
-            expected=scale,
-            seed=place.config.seed,
-            tick=tick,
-        )
-        return {key: getattr(found, key)._asdict() for key in Experiments._fields}
-
-    kept = place.folder.step(f"shift-{slug(name)}-{slug(kind)}", compute)
-    return Experiments(*(_stability(kept[key]) for key in Experiments._fields))
+def _shift_job(place: Workplace, name: str, kind: str) -> tuple[Any, ...]:
+    objects = place.sample.objects.take(place.data)
+    ready = np.flatnonzero(may_pass(objects))
+    chosen = ready[: place.config.experiment_events]
+    weights = place.sample.weights(1.0)[place.data]
+    scale = place.expected / weights.sum() * weights[ready].sum() / weights[chosen].sum()
+    reference = reference_of(
+        place.sample, place.whole(name), place.response, DIAGONAL, place.config.response_strength
+    )
+    options = {
+        "n_experiments": place.config.experiments,
+        "expected": scale,
+        "seed": place.config.seed,
+    }
+    inputs = (objects.take(chosen), weights[chosen], place.method(name), reference)
+    return *inputs, place.config.unfolding, kind, options
 
 
 def _stability(content: dict[str, Any]) -> Stability:
@@ -382,6 +349,10 @@ def report(place: Workplace) -> AnalysisReport:
     seconds = place.folder.step("seconds", lambda: {"wall": time.monotonic() - place.started})["wall"]
     lines.append(f"pairing: {', '.join(f'{k} {100 * v:.1f} %' for k, v in place.numbers['pairing'].items())}")
     return place.folder.report("\n".join(lines), {**place.numbers, "seconds": seconds})
+
+
+def _other(settings: Settings) -> Settings:
+    return settings._replace(method="svd" if settings.method == "bayes" else "bayes")
 
 
 def _label(settings: Settings | None) -> str:

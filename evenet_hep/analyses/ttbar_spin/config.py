@@ -63,6 +63,8 @@ class TTbarSpinConfig:
         Events of the pseudo-data in each of them, counted before the selection of b jets.
     seed : int
         Of all random numbers; trainings count on from it.
+    cores : int
+        Processes that share trainings, unfoldings and pseudo-experiments.
     """
 
     sample: str = "TT2L"
@@ -88,13 +90,14 @@ class TTbarSpinConfig:
     experiments: int = 50
     experiment_events: int = 1500
     seed: int = 1
+    cores: int = 2
 
     def __post_init__(self) -> None:
         for name in ("fractions", "strengths", "sizes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         sound = len(self.fractions) == 3 and min(self.fractions) > 0 and sum(self.fractions) < 1
         require(sound, "fractions", "three numbers above 0 with a sum below 1", self.fractions)
-        for name in ("sampler_steps", "iterations", "seeds", "experiment_events"):
+        for name in ("sampler_steps", "iterations", "seeds", "experiment_events", "cores"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("replicas", "splits", "k"):
             require(getattr(self, name) >= 2, name, "at least 2", getattr(self, name))

@@ -31,7 +31,7 @@ HEADS = ("assignment", "invisible_generation")
 CLASS = "TT"
 # As preset task3, with more rapid learning: the default sample has a hundredth of the published one's events.
 TRAINING = FinetuneConfig(
-    epochs=10,
+    epochs=14,
     batch_size=128,
     lr=2e-3,
     lr_backbone=2e-3,

@@ -187,7 +187,11 @@ def _at(position: IntArray, slot: IntArray) -> IntArray:
 
 def _join(parts: Sequence[SpinSample]) -> SpinSample:
     objects = DileptonObjects(
-        *(ak.concatenate([getattr(p.objects, name) for p in parts]) for name in ("leptons", "jets", "met"))
+        # As records alone: behaviours that coffea attached have functions which cannot be sent to another process.
+        *(
+            ak.Array(ak.concatenate([getattr(p.objects, name) for p in parts]).layout)
+            for name in ("leptons", "jets", "met")
+        )
     )
     truth = _join_truth([p.truth for p in parts])
     return SpinSample(

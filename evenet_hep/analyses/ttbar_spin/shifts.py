@@ -35,7 +35,7 @@ from evenet_hep.events.systematics import (
     shift_soft_met_magnitude,
 )
 from evenet_hep.events.ttbar_dilepton import DileptonObjects
-from evenet_hep.kinematics.spin import SpinAngles
+from evenet_hep.processors.ttbar_spin import ReconstructedTops
 from evenet_hep.stats.response import Response
 
 FloatArray = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ KINDS = ("energy scale", "soft MET magnitude", "soft MET noise", "soft MET compo
 SOFTEST_BJET = 22.0  # GeV: what an energy scale of 10 % may still move above 25 GeV
 
 Shift = Callable[[DileptonObjects], DileptonObjects]
-Reconstruct = Callable[[DileptonObjects], tuple[SpinAngles, BoolArray]]
+Reconstruct = Callable[[DileptonObjects], ReconstructedTops]
 
 
 class Experiments(NamedTuple):
@@ -120,7 +120,6 @@ def run_experiments(
     n_experiments: int,
     expected: float,
     seed: int,
-    tick: Callable[[], None] | None = None,
 ) -> Experiments:
     """Pseudo-experiments of one kind of shift.
 
@@ -131,7 +130,7 @@ def run_experiments(
     weights : float64 array, shape (n_events,)
         Their weights, with spin correlations.
     reconstruct : callable
-        Objects -> angles and whether an event is selected and reconstructed.
+        Objects -> reconstructed tops.
     reference : Reference
         Nominal simulation for the products kk, rr and nn.
     settings : Settings
@@ -143,8 +142,6 @@ def run_experiments(
         Variance of ``weights`` over that of the projected data, see
         :func:`~evenet_hep.analyses.ttbar_spin.result.measure`.
     seed : int
-    tick : callable, optional
-        Called after every experiment.
     """
     responses = fill_responses(reference)
     nominal = _marker(objects, weights, reconstruct, responses, settings, expected)
@@ -153,8 +150,6 @@ def run_experiments(
     for size, shift in draw_shifts(kind, n_experiments, len(objects), rng):
         sizes.append(size)
         results.append(_marker(shift(objects), weights, reconstruct, responses, settings, expected))
-        if tick is not None:
-            tick()
     found = np.array(results)  # (experiments, 2): D and its error
     d, sigma = nominal
     shifts = np.array(sizes)
@@ -177,8 +172,8 @@ def _marker(
     expected: float,
 ) -> tuple[float, float]:
     """D and its statistical error in the projection, below 400 GeV."""
-    angles, valid = reconstruct(objects)
-    bins = flat_bins(angles, valid, DIAGONAL)
+    tops = reconstruct(objects)
+    bins = flat_bins(tops.angles, tops.valid, DIAGONAL)
     spectra, variances = fill_spectra(bins, weights), fill_spectra(bins, weights**2)
     unfolding = unfold_spectra(spectra, variances, responses, DIAGONAL, settings)
     covariance = data_covariance(unfolding, bins, np.maximum(weights, 0.0)) / expected

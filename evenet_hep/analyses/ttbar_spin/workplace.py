@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,18 @@ from rich.progress import Progress
 
 from evenet_hep.analyses.folder import AnalysisFolder
 from evenet_hep.analyses.samples import choose, read_samples
+from evenet_hep.analyses.steps import run_steps
 from evenet_hep.analyses.ttbar_spin.calibration import calibration_curve, measured_moments
 from evenet_hep.analyses.ttbar_spin.closure import (
     Closure,
 )
 from evenet_hep.analyses.ttbar_spin.config import TTbarSpinConfig
+from evenet_hep.analyses.ttbar_spin.jobs import Method, measured_cos_phi, train_part
 from evenet_hep.analyses.ttbar_spin.measure import (
     DIAGONAL,
     fill_responses,
-    m_tt_bins,
     true_matrix,
 )
-from evenet_hep.analyses.ttbar_spin.network import learnable, train_network
 from evenet_hep.analyses.ttbar_spin.result import (
     Measured,
     Reconstruction,
@@ -34,15 +33,11 @@ from evenet_hep.analyses.ttbar_spin.result import (
 from evenet_hep.analyses.ttbar_spin.sample import (
     PSEUDO_DATA,
     RESPONSE,
-    TRAIN,
-    VAL,
     SpinSample,
     read_spin_sample,
 )
-from evenet_hep.events.ttbar_dilepton import DileptonObjects
-from evenet_hep.inference import Predictor, Sampling
 from evenet_hep.kinematics.spin import SpinAngles
-from evenet_hep.processors.ttbar_spin import Neutrinos, ReconstructedTops, reconstruct_tops
+from evenet_hep.processors.ttbar_spin import Neutrinos, ReconstructedTops
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -111,46 +106,23 @@ class Workplace:
         dict
             ``network``, the folder of the checkpoint, ``n_train``, ``epochs``, ``best_epoch``, ``val_loss``, ``seconds``.
         """
-        name = f"train-{slug(start)}-{part:g}-{seed}"
-        home = self.folder.home(name)
+        return self.train_all([(start, part, seed)])[0]
 
-        def compute() -> dict[str, Any]:
-            can = learnable(self.sample)
-            train, val = (rows[can[rows]] for rows in (self.sample.rows(TRAIN), self.sample.rows(VAL)))
-            rng = np.random.default_rng((self.config.seed, seed))
-            chosen = np.sort(rng.permutation(train)[: max(round(part * len(train)), 1)])
-            task = self.bars.add_task(f"training {start}, {len(chosen)} events", total=None)
-            history = train_network(
-                self.sample,
-                chosen,
-                val,
-                home,
-                size=self.config.size,
-                checkpoint=self.starts[start],
-                config=self._training(part, seed),
-            )
-            self.bars.update(task, total=1, completed=1)
-            seconds = sum(row["seconds"] for row in history.epochs)
-            return {
-                "n_train": len(chosen),
-                "epochs": len(history.epochs),
-                "best_epoch": history.best_epoch,
-                "val_loss": history.val_loss,
-                "seconds": seconds,
-            }
+    def train_all(self, plan: Sequence[tuple[str, float, int]]) -> list[dict[str, Any]]:
+        """Many trainings, on the cores of the configuration; each entry as for :meth:`trained`."""
+        names = [f"train-{slug(start)}-{part:g}-{seed}" for start, part, seed in plan]
+        jobs = {
+            name: (self.sample, self.starts[start], part, seed, str(self.folder.home(name)), self.config)
+            for name, (start, part, seed) in zip(names, plan, strict=True)
+        }
+        done = self.run(jobs, train_part, "training")
+        return [done[name] | {"network": str(self.folder.home(name) / "best")} for name in names]
 
-        return self.folder.step(name, compute) | {"network": str(home / "best")}
-
-    def _training(self, part: float, seed: int) -> Any:
-        # Fewer events are seen more often, though not as often as would make up for it.
-        epochs = round(self.config.training.epochs * part**-0.25)
-        return dataclasses.replace(self.config.training, epochs=epochs, seed=self.config.seed + seed)
-
-    def predictor(self, network: str, *, neutrinos: Neutrinos = "network") -> Predictor:
-        """The network of a folder, with the heads that are needed; neutrinos start at the centre of the noise."""
-        heads = ("assignment", "invisible") if neutrinos == "network" else ("assignment",)
-        sampling = Sampling(steps=self.config.sampler_steps, noise="none")
-        return Predictor(network, heads=heads, sampling=sampling)
+    def run(
+        self, jobs: Mapping[str, tuple[Any, ...]], compute: Callable[..., dict[str, Any]], label: str
+    ) -> dict[str, dict[str, Any]]:
+        """Steps of the analysis, shared by its processes; see :func:`~evenet_hep.analyses.steps.run_steps`."""
+        return run_steps(self.folder, jobs, compute, cores=self.config.cores, label=label, progress=self.bars)
 
     def kept(self, name: str, make: Callable[[], ReconstructedTops]) -> ReconstructedTops:
         """Reconstructed tops of the events ``rows``: from ``make``, or from the file that an earlier call wrote."""
@@ -182,15 +154,9 @@ class Workplace:
 
         return Reconstruction(name, SpinAngles(*(wide(x) for x in found.angles)), wide(found.valid))
 
-    def measured_cos_phi(self, found: Reconstruction) -> tuple[FloatArray, IntArray]:
-        """Measured cos phi of the events ``rows``, and their bin of the measured m(ttbar); -1 without."""
-        valid = found.valid[self.rows]
-        cos_phi = np.where(valid, found.angles.cos_phi[self.rows], 0.0)
-        return cos_phi, m_tt_bins(found.angles, found.valid)[self.rows]
-
     def calibrated_error(self, found: Reconstruction) -> tuple[float, float]:
         """Projected error of -tr C below 400 GeV from the calibration curve, and the slope of the curve."""
-        events = self.measured_cos_phi(found)
+        events = measured_cos_phi(found, self.rows)
         without, full = (self.sample.weights(strength)[self.rows] for strength in (0.0, 1.0))
         true = np.stack([-self.true_trace(strength) for strength in (0.0, 1.0)])
         curve = calibration_curve(*events, without, full, true)
@@ -210,19 +176,13 @@ class Workplace:
         names = [name for name in self.tops if name != CLASSICAL]
         return min(names, key=lambda name: self.calibrated_error(self.whole(name))[0])
 
-    def reconstruct_with(self, name: str) -> Callable[[DileptonObjects], tuple[SpinAngles, BoolArray]]:
-        """Objects -> angles and validity, by the method of that name."""
-        predict: Predictor | None = None
+    def method(self, name: str) -> Method:
+        """What reconstructs as the method of that name does."""
         neutrinos: Neutrinos = "conic" if name.endswith(HYBRID) else "network"
-        if name != CLASSICAL:
-            start = "pretrained" if name.startswith("pretrained") else "from scratch"
-            predict = self.predictor(self.trained(start, 1.0, 0)["network"], neutrinos=neutrinos)
-
-        def reconstruct(objects: DileptonObjects) -> tuple[SpinAngles, BoolArray]:
-            tops = reconstruct_tops(objects, predict, neutrinos=neutrinos)
-            return tops.angles, tops.valid
-
-        return reconstruct
+        if name == CLASSICAL:
+            return Method("", neutrinos, self.config.sampler_steps)
+        start = "pretrained" if name.startswith("pretrained") else "from scratch"
+        return Method(self.trained(start, 1.0, 0)["network"], neutrinos, self.config.sampler_steps)
 
     def migration(self, name: str) -> FloatArray:
         """Events by measured and true bin of the flat axis m(ttbar) x xi_kk, shape (80, 80)."""

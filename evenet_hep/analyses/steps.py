@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Mapping
 from concurrent.futures import as_completed
+from contextlib import nullcontext
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -19,7 +21,7 @@ def run_steps(
     *,
     cores: int,
     label: str,
-    progress: bool = False,
+    progress: bool | Progress = False,
 ) -> dict[str, dict[str, Any]]:
     """Numbers of many steps, by name; those that are finished are read.
 
@@ -35,8 +37,8 @@ def run_steps(
         Processes; with 1 everything happens in this one.
     label : str
         For the progress bar.
-    progress : bool
-        Draw it.
+    progress : bool or rich.progress.Progress
+        Draw it; among the bars of another one.
 
     Returns
     -------
@@ -45,7 +47,8 @@ def run_steps(
     """
     missing = {name: job for name, job in jobs.items() if not folder.is_done(name)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, disable=not progress) as bar:
+    own = Progress(*columns, disable=not progress) if isinstance(progress, bool) else nullcontext(progress)
+    with own as bar:
         task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
         if cores == 1 or len(missing) <= 1:
             for name, job in missing.items():
@@ -65,10 +68,18 @@ def _in_processes(
 ) -> None:
     pool = process_pool(min(cores, len(jobs)))
     try:
-        futures = {pool.submit(compute, *job): name for name, job in jobs.items()}
+        # Pickled here: what cannot be sent is an error now, where a pool of Python 3.11 would wait for ever.
+        sent = {name: pickle.dumps((compute, job)) for name, job in jobs.items()}
+        futures = {pool.submit(_call, content): name for name, content in sent.items()}
         for future in as_completed(futures):
             found = future.result()
             folder.step(futures[future], lambda found=found: found)  # type: ignore[misc]
             advance()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _call(content: bytes) -> dict[str, Any]:
+    compute, job = pickle.loads(content)  # noqa: S301  of this analysis, from the process that started this one
+    found: dict[str, Any] = compute(*job)
+    return found
