@@ -8,7 +8,8 @@
     evenet-hep jets simulate dijets:pt_min=900,m_min=2200,events=60000 abc:events=3000 --out search
     python examples/16_jet_studies.py --jets jets --others others --shower shower --search search --out studies
 
-Everything is kept in ``--out``: run it again after an interruption and it goes on where it was. Writes ``table.md`` there.
+Everything is kept in ``--out``: run it again after an interruption and it goes on where it was. ``--parts`` chooses some; the table
+of each and ``table.md`` with all that are finished are written there.
 """
 
 from __future__ import annotations
@@ -160,10 +161,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    sections = []
     for name in args.parts:
-        sections.append(f"## {name}\n\n" + "\n".join(PARTS[name](args)) + "\n")
-        (args.out / "table.md").write_text("\n".join(sections))
+        (args.out / f"{name}.md").write_text(f"## {name}\n\n" + "\n".join(PARTS[name](args)) + "\n")
+        finished = [args.out / f"{each}.md" for each in PARTS]
+        (args.out / "table.md").write_text("\n".join(x.read_text() for x in finished if x.is_file()))
     print((args.out / "table.md").read_text())
 
 

@@ -113,7 +113,9 @@ class DimuonAnomaly(processor.ProcessorABC):  # type: ignore[misc]
 
 
 def pairs_in(content: Mapping[str, Mapping[str, Any]]) -> DimuonPairs:
-    """All pairs that the processor collected, of all data sets.
+    """All pairs that the processor collected, of all data sets, by the azimuth of the leading muon.
+
+    Chunks come in the order in which processes finish; this one is the same for the same files, and knows no mass.
 
     Parameters
     ----------
@@ -125,7 +127,8 @@ def pairs_in(content: Mapping[str, Mapping[str, Any]]) -> DimuonPairs:
         column = {name: values.value for name, values in found["columns"].items()}
         muons = [np.stack([column[f"{axis}{k}"] for axis in ("px", "py", "pz")]) for k in (1, 2)]
         parts.append(make_pairs(muons[0], muons[1], np.stack([column["charge1"], column["charge2"]])))
-    return join_pairs(parts)
+    pairs = join_pairs(parts)
+    return pairs.take(np.argsort(np.arctan2(pairs.leading[1], pairs.leading[0]), kind="stable"))
 
 
 def _spectrum(found: DimuonSelection, passed: npt.NDArray[np.bool_]) -> hist.Hist[Any]:

@@ -78,7 +78,7 @@ def generate_jets(
     Returns
     -------
     JetGeneration
-        ``out/generated.npz`` holds constituents, mask, jet features and labels.
+        ``out/generated.npz`` holds constituents, mask, jet features and labels; ``out/generated.png`` compares them.
     """
     chosen, home = run or JetRun(), Path(out)
     parts = labelled_parts(sources, classes, chosen, say)
@@ -114,7 +114,30 @@ def generate_jets(
     real = _relative(test.constituents.numpy(), test.mask.numpy(), test.jet_features.numpy(), network.schema)
     found = _qualities(generated, label.numpy(), real, parts[2][1], classes, coverage_size, say)
     write_result(home, found._asdict())
+    from evenet_hep.jet_studies.figures import plot_generated  # noqa: PLC0415  matplotlib takes a second
+    from evenet_hep.plot import save_figure  # noqa: PLC0415
+
+    pt = network.schema.event_names.index("jet_pt")
+    sides = (
+        (generated, features[:, pt], label.numpy()),
+        (real, test.jet_features[:, pt].numpy(), parts[2][1]),
+    )
+    shown = [
+        {name: _looks(jets[at == k], momentum[at == k]) for k, name in enumerate(classes)}
+        for jets, momentum, at in sides
+    ]
+    save_figure(plot_generated(*shown), home / "generated.png")
     return found
+
+
+def _looks(jets: FloatArray, momentum: FloatArray) -> list[FloatArray]:
+    """Mass in GeV, number of constituents, and logarithm of the relative pT of all of them."""
+    pt = jets[..., 0]
+    energy, longitudinal = (pt * f(jets[..., 1]) for f in (np.cosh, np.sinh))
+    x, y = pt * np.cos(jets[..., 2]), pt * np.sin(jets[..., 2])
+    squares = energy.sum(axis=1) ** 2 - sum(each.sum(axis=1) ** 2 for each in (x, y, longitudinal))
+    mass = momentum * np.sqrt(np.maximum(squares, 0.0))
+    return [mass, (pt > 0).sum(axis=1).astype(np.float64), np.log10(pt[pt > 0])]
 
 
 def _relative(constituents: Any, mask: Any, features: Any, schema: EventSchema) -> FloatArray:

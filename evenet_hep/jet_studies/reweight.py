@@ -53,7 +53,8 @@ def reweight_simulations(
     source, target : sequence of path
         Files of both.
     out : path
-        Folder for the run; ``weights.npz`` holds the weights of the source's jets and the numbers of their events.
+        Folder for the run; ``weights.npz`` holds the weights of the source's jets and the numbers of their events,
+        ``closure.png`` shows the features before and after.
     run : JetRun, optional
         Which jets, which network.
     method : {"network", "trees"}
@@ -99,4 +100,8 @@ def reweight_simulations(
     }
     write_result(home, {"triangular_discriminators": closure, "jets": [len(x) for x in columns]})
     np.savez_compressed(home / "weights.npz", weight=found.weights, event=tables[1].event)
+    from evenet_hep.jet_studies.figures import plot_reweighting  # noqa: PLC0415  matplotlib takes a second
+    from evenet_hep.plot import save_figure  # noqa: PLC0415
+
+    save_figure(plot_reweighting(columns[0], columns[1], {method: found.weights}), home / "closure.png")
     return found

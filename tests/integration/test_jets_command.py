@@ -186,6 +186,7 @@ def test_generate(data: Path, tmp_path: Path) -> None:
     for name in ("top", "quark"):
         assert 0 < found.generated[name].coverage.coverage.value <= 1
         assert found.generated[name].w1_particles.value > found.real[name].w1_particles.value
+    assert (tmp_path / "generated.png").read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "generated.npz") as arrays:
         assert arrays["label"].tolist() == [0] * 20 + [1] * 20
         assert arrays["mask"].sum(axis=1).tolist() == arrays["jet_features"][:, 3].tolist()
@@ -228,6 +229,7 @@ def test_reweight(data: Path, tmp_path: Path) -> None:
     assert "triangular discriminators" in text
     found = json.loads((tmp_path / "result.json").read_text())["triangular_discriminators"]
     assert found["softdrop_mass"]["after"] < found["softdrop_mass"]["before"]
+    assert (tmp_path / "closure.png").read_bytes().startswith(b"\x89PNG")
     with np.load(tmp_path / "weights.npz") as arrays:
         assert arrays["weight"].mean() == pytest.approx(1)
         assert len(arrays["weight"]) == len(arrays["event"])

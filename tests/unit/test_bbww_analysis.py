@@ -19,6 +19,7 @@ from evenet_hep.analyses.bbww_resonance.events import (
     MassPoint,
     _check,
     _events_of,
+    _in_order,
     find_points,
     sample_weight,
 )
@@ -315,6 +316,17 @@ def test_halves_are_disjoint_and_add_up(
 
 
 # --- steps, figures, summary
+
+
+def test_the_order_in_which_processes_finish_does_not_count() -> None:
+    rng = np.random.default_rng(1)
+    table = {name: rng.integers(0, 4, 60) for name in ("run", "luminosityBlock")}
+    table |= {"event": rng.permutation(60), "features": rng.normal(size=(60, 3))}
+    order = np.random.default_rng(2).permutation(60)
+    mixed = {name: column[order] for name, column in table.items()}
+    first, second = _in_order(table), _in_order(mixed)
+    assert all(np.array_equal(first[name], second[name]) for name in table)
+    assert (np.diff(first["run"]) >= 0).all()
 
 
 def cube(x: float) -> dict[str, float]:

@@ -227,7 +227,7 @@ def assemble(output: Mapping[str, Any], samples: Mapping[str, EventSample], conf
     """
     points = find_points(samples, config)
     names = (*config.backgrounds, *(point.name for point in points))
-    tables = [{k: v.value for k, v in output[name]["columns"].items()} for name in names]
+    tables = [_in_order({k: v.value for k, v in output[name]["columns"].items()}) for name in names]
     joined = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
     sizes = [len(table["weight"]) for table in tables]
     factors = [
@@ -241,6 +241,16 @@ def assemble(output: Mapping[str, Any], samples: Mapping[str, EventSample], conf
     events = _events_of(names, points, sample, columns, weight, who, folds=config.folds)
     _check(events, config)
     return events
+
+
+def _in_order(table: dict[str, Any]) -> dict[str, Any]:
+    # Chunks come in the order in which processes finish: sorted, the same files always give the same trainings.
+    order = _order(table)
+    return {name: column[order] for name, column in table.items()}
+
+
+def _order(table: Any) -> IntArray:
+    return np.lexsort([np.asarray(table[name]) for name in reversed(IDENTIFIERS)])
 
 
 def _events_of(
@@ -295,6 +305,7 @@ def loose_table(
     n_backgrounds = len(config.backgrounds)
     for i, name in enumerate(events.names):
         part = ak.concatenate(output[name]["loose"])
+        part = part[_order(part)]
         factor = sample_weight(samples[name], config, is_signal=i >= n_backgrounds)
         part = ak.with_field(part, part["weight"] * factor, "weight")
         parts.append(ak.with_field(part, np.full(len(part), i), "sample"))

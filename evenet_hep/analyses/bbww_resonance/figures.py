@@ -54,19 +54,23 @@ def plot_winners(winners: Sequence[Row]) -> Figure:
     """Which method is best at every point, and by which factor it leads; pale where the lead is not clear."""
     figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     panel = figure.subplots()
+    # Points of the grid side by side: masses that lie close together would cover each other.
+    columns, lines = (sorted({row[name] for row in winners}) for name in ("m_x", "m_y"))
     for row in winners:
         colour = COLOURS[row["winner"]]
-        panel.scatter(
-            row["m_x"], row["m_y"], s=1500, marker="s", color=colour, alpha=0.9 if row["is_clear"] else 0.35
-        )
+        at = columns.index(row["m_x"]), lines.index(row["m_y"])
+        panel.scatter(*at, s=1300, marker="s", color=colour, alpha=0.9 if row["is_clear"] else 0.35)
         error = f"\n±{row['lead_error']:.2f}" if np.isfinite(row["lead_error"]) else ""
         panel.annotate(
             f"{row['lead']:.2f}{error}",
-            (row["m_x"], row["m_y"]),
+            at,
             ha="center",
             va="center",
             fontsize=7,
         )
+    panel.set_xticks(range(len(columns)), [f"{mass:g}" for mass in columns])
+    panel.set_yticks(range(len(lines)), [f"{mass:g}" for mass in lines])
+    panel.minorticks_off()
     for name in dict.fromkeys(row["winner"] for row in winners):
         panel.scatter([], [], s=60, marker="s", color=COLOURS[name], label=name)
     panel.margins(0.16)
