@@ -46,16 +46,17 @@ def run_steps(
         In the order of ``jobs``.
     """
     missing = {name: job for name, job in jobs.items() if not folder.is_done(name)}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    own = Progress(*columns, disable=not progress) if isinstance(progress, bool) else nullcontext(progress)
-    with own as bar:
-        task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
-        if cores == 1 or len(missing) <= 1:
-            for name, job in missing.items():
-                folder.step(name, lambda job=job: compute(*job))  # type: ignore[misc]
-                bar.advance(task)
-        else:
-            _in_processes(folder, missing, compute, cores, lambda: bar.advance(task))
+    if missing:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        own = Progress(*columns, disable=not progress) if isinstance(progress, bool) else nullcontext(progress)
+        with own as bar:
+            task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
+            if cores == 1 or len(missing) <= 1:
+                for name, job in missing.items():
+                    folder.step(name, lambda job=job: compute(*job))  # type: ignore[misc]
+                    bar.advance(task)
+            else:
+                _in_processes(folder, missing, compute, cores, lambda: bar.advance(task))
     return {name: folder.step(name, dict) for name in jobs}
 
 
