@@ -91,7 +91,13 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     return path
 
 
-def plot_roc(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, ...]) -> Figure:
+def plot_roc(
+    truth: np.ndarray,
+    probabilities: np.ndarray,
+    classes: tuple[str, ...],
+    *,
+    compared: Mapping[str, np.ndarray] | None = None,
+) -> Figure:
     """One-against-the-rest ROC curves: background rejection against signal efficiency.
 
     Parameters
@@ -102,15 +108,21 @@ def plot_roc(truth: np.ndarray, probabilities: np.ndarray, classes: tuple[str, .
         Class probabilities.
     classes : tuple of str
         Class names.
+    compared : mapping of str to array, shape (n_events, n_classes), optional
+        Probabilities of other classifiers for the same events, drawn dashed.
     """
     figure = Figure(figsize=(5.5, 4.2), layout="constrained")
     panel = figure.subplots()
-    for i, name in enumerate(classes):
-        order = np.argsort(-probabilities[:, i])
-        is_class = truth[order] == i
-        efficiency = np.cumsum(is_class) / max(is_class.sum(), 1)
-        mistag = np.cumsum(~is_class) / max((~is_class).sum(), 1)
-        panel.plot(efficiency, np.maximum(mistag, 1e-5), label=name)
+    others = compared or {}
+    styles = ("-", "--", ":", "-.")
+    for style, (method, scores) in zip(styles, {"": probabilities, **others}.items(), strict=False):
+        for i, name in enumerate(classes):
+            order = np.argsort(-scores[:, i])
+            is_class = truth[order] == i
+            efficiency = np.cumsum(is_class) / max(is_class.sum(), 1)
+            mistag = np.cumsum(~is_class) / max((~is_class).sum(), 1)
+            label = f"{name}, {method}" if method else name
+            panel.plot(efficiency, np.maximum(mistag, 1e-5), style, color=f"C{i}", label=label)
     panel.set_xlabel("efficiency of the class")
     panel.set_ylabel("efficiency of the others")
     panel.set_yscale("log")

@@ -48,7 +48,9 @@ def run_steps(
     missing = {name: job for name, job in jobs.items() if not folder.is_done(name)}
     if missing:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        own = Progress(*columns, disable=not progress) if isinstance(progress, bool) else nullcontext(progress)
+        own = (
+            Progress(*columns, disable=not progress) if isinstance(progress, bool) else nullcontext(progress)
+        )
         with own as bar:
             task = bar.add_task(label, total=len(jobs), completed=len(jobs) - len(missing))
             if cores == 1 or len(missing) <= 1:

@@ -111,7 +111,8 @@ def classify_jets(
     write_result(home, found._asdict())
     from evenet_hep.plot import plot_roc, save_figure  # noqa: PLC0415  matplotlib takes a second
 
-    save_figure(plot_roc(label, probability, tuple(classes)), home / "roc.png")
+    others = {} if compared is None else {"boosted trees": compared}
+    save_figure(plot_roc(label, probability, tuple(classes), compared=others), home / "roc.png")
     return found
 
 
