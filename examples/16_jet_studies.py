@@ -34,7 +34,8 @@ from evenet_hep.stats.weak import WeakConfig
 from evenet_hep.training.jets import JetTrainingConfig
 
 SELECTION = JetSelection(min_pt=450, max_pt=800, max_abs_eta=2.0)
-SEARCH = CwolaConfig((3300, 3700), (2500, 6000), window_bins=4, background=3)
+# A cubic does not follow this spectrum: degree 4 is the first that does, 5 leaves room for a resonance beside it.
+SEARCH = CwolaConfig((3300, 3700), (2500, 6000), window_bins=4, background=5)
 
 
 def say(text: str) -> None:
@@ -110,7 +111,7 @@ def searches(args: argparse.Namespace) -> list[str]:
             run = JetRun(selection=JetSelection(min_pt=300), training=JetTrainingConfig(seed=1))
             background = [next(args.search.glob("dijets*"))]
             search_jets(
-                background, [args.search / "abc"], part, SEARCH, run, n_signal=number, weak=WeakConfig(), n_toys=args.toys, say=say
+                background, [args.search / "abc"], part, SEARCH, run, n_signal=number, weak=WeakConfig(n_ensemble=5), n_toys=args.toys, say=say
             )  # fmt: skip
         r = done(part)
         sic = (
@@ -155,7 +156,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 5000])
-    parser.add_argument("--injected", type=int, nargs="+", default=[0, 100, 200, 400])
+    parser.add_argument("--injected", type=int, nargs="+", default=[0, 150, 300])
     parser.add_argument("--toys", type=int, default=20)
     parser.add_argument("--generated", type=int, default=5000)
     args = parser.parse_args()
