@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import chi2
 
 from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.events.jet_files import (
@@ -40,6 +41,7 @@ from evenet_hep.training.jets import (
 FloatArray = npt.NDArray[np.float64]
 
 SCALE = 3500.0  # GeV, to which the momenta of pairs are scaled in searches
+POOR_FIT = 1e-3  # p-value of the fit to the side bands below which it is called one that does not fit
 
 
 class JetSearch(NamedTuple):
@@ -131,6 +133,12 @@ def search_jets(
         )
     found = search_cwola(pairs.mass, scorer, config, is_signal=is_signal if n_signal else None)
     say(f"significance {found.significance:.2f} after cuts, {found.uncut.significance:.2f} in the mass alone")
+    quality = float(chi2.sf(found.uncut.deviance, found.uncut.n_dof))
+    if quality < POOR_FIT:
+        say(
+            f"the background of degree {config.background} does not follow the side bands (p = {quality:.1g}): "
+            "significances of the mass alone mean nothing; choose another one"
+        )
     toys = None
     if n_toys:
         toys = null_toys(
@@ -171,6 +179,7 @@ def _search_summary(result: JetSearch) -> dict[str, Any]:
     return {
         "significance": found.significance,
         "significance_of_the_mass_alone": found.uncut.significance,
+        "p_value_of_the_background_fit": float(chi2.sf(found.uncut.deviance, found.uncut.n_dof)),
         "cuts": [
             {
                 "background_efficiency": cut.background_efficiency,
