@@ -38,8 +38,7 @@ def plot_reweighting(
     panels = figure.subplots(4, 3, height_ratios=(3, 1, 3, 1))
     for number, label in enumerate(FEATURES.values()):
         row, column = 2 * (number // 3), number % 3
-        low, high = np.quantile(target[:, number], (0.005, 0.995))
-        edges = np.linspace(low, high, bins + 1)
+        edges = _edges(target[:, number], 0.005, bins)
         wanted = _density(target[:, number], edges, None)
         upper, lower = panels[row, column], panels[row + 1, column]
         upper.stairs(wanted[0], edges, fill=True, color="0.85", label="target")
@@ -80,8 +79,7 @@ def plot_generated(
     panels = figure.subplots(len(real), 3, squeeze=False)
     for row, name in zip(panels, real, strict=True):
         for panel, label, mine, theirs in zip(row, labels, generated[name], real[name], strict=True):
-            low, high = np.quantile(theirs, (0.002, 0.998))
-            edges = np.linspace(low, high, 41)
+            edges = _edges(theirs, 0.002, 40)
             wanted, found = _density(theirs, edges, None), _density(mine, edges, None)
             panel.stairs(wanted[0], edges, fill=True, color="0.85", label=f"{name}, simulated")
             panel.stairs(found[0], edges, color="C3", label=f"{name}, generated")
@@ -90,6 +88,15 @@ def plot_generated(
             panel.tick_params(labelsize=7)
         row[0].legend(frameon=False, fontsize=7)
     return figure
+
+
+def _edges(values: FloatArray, tail: float, bins: int) -> FloatArray:
+    """Bins between two quantiles; whole numbers get bins that hold as many of them each."""
+    low, high = np.quantile(values, (tail, 1 - tail))
+    if (values == np.round(values)).all():
+        step = max(1, round((high - low) / bins))
+        return np.arange(np.floor(low) - 0.5, high + step, step)
+    return np.linspace(low, high, bins + 1)
 
 
 def _density(
