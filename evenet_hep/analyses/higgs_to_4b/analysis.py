@@ -74,6 +74,8 @@ def analyse_higgs_to_4b(
         For fewer events than a training was to have.
     """
     samples, n_signals = _samples(config)
+    if config.spanet_file:
+        _check_top_pairs(config.spanet_file)
     folder = AnalysisFolder(out, config)
     selected = folder.step("selection", lambda: _select(folder, samples, config, progress))
     place = Workplace(
@@ -280,6 +282,13 @@ def _tops(folder: AnalysisFolder, place: Workplace, progress: bool) -> Row:
     means = [{k: v for k, v in row.items() if k != "size"} for row in mean_rows(rows)]
     folder.table("spanet_file", means)
     return {"spanet_file": means}
+
+
+def _check_top_pairs(path: str) -> None:
+    """Say at once what would be wrong with SPANet's file after half an hour."""
+    from evenet_hep.analyses.higgs_to_4b.spanet_file import read_top_pairs  # noqa: PLC0415  h5py
+
+    read_top_pairs(path)
 
 
 def _masses(folder: AnalysisFolder, place: Workplace, samples: Mapping[str, EventSample]) -> None:
