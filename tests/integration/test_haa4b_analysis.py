@@ -20,7 +20,7 @@ from evenet_hep.analyses.higgs_to_4b.pool import CLASSES, EventPool
 from evenet_hep.analyses.samples import EventSample, choose, read_samples, run_processor
 from evenet_hep.baselines.spanet import SpanetConfig
 from evenet_hep.baselines.xgboost import XgboostConfig
-from evenet_hep.errors import ConfigError
+from evenet_hep.errors import ConfigError, FileError
 from evenet_hep.simulate.detector import load_card
 from evenet_hep.simulate.plan import requests_from_words
 from evenet_hep.simulate.run import simulate
@@ -163,6 +163,15 @@ def test_missing_samples_are_named(simulated: Path, tmp_path: Path) -> None:
         analyse_higgs_to_4b(quick(simulated, backgrounds=("QCD_4b",)), tmp_path / "out")
     with pytest.raises(ConfigError, match="events must name a folder"):
         analyse_higgs_to_4b(HiggsTo4bConfig(), tmp_path / "out")
+
+
+def test_a_file_of_spanet_that_cannot_be_read_is_named_before_anything_is_done(
+    simulated: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(quick(simulated), spanet_file=str(tmp_path / "none.h5"))
+    with pytest.raises(FileError, match=r"none\.h5|needs h5py"):
+        analyse_higgs_to_4b(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_selection_loses_no_event_that_a_shift_brings_back(simulated: Path, tmp_path: Path) -> None:
