@@ -320,7 +320,7 @@ def test_halves_are_disjoint_and_add_up(
 
 def test_the_order_in_which_processes_finish_does_not_count() -> None:
     rng = np.random.default_rng(1)
-    table = {name: rng.integers(0, 4, 60) for name in ("run", "luminosityBlock")}
+    table: dict[str, Any] = {name: rng.integers(0, 4, 60) for name in ("run", "luminosityBlock")}
     table |= {"event": rng.permutation(60), "features": rng.normal(size=(60, 3))}
     order = np.random.default_rng(2).permutation(60)
     mixed = {name: column[order] for name, column in table.items()}
