@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,13 +110,12 @@ def plot_roc(
     classes : tuple of str
         Class names.
     compared : mapping of str to array, shape (n_events, n_classes), optional
-        Probabilities of other classifiers for the same events, drawn dashed.
+        Probabilities of other classifiers for the same events: dashed, dotted, and so on.
     """
     figure = Figure(figsize=(5.5, 4.2), layout="constrained")
     panel = figure.subplots()
-    others = compared or {}
-    styles = ("-", "--", ":", "-.")
-    for style, (method, scores) in zip(styles, {"": probabilities, **others}.items(), strict=False):
+    styles = itertools.cycle(("-", "--", ":", "-."))
+    for style, (method, scores) in zip(styles, {"": probabilities, **(compared or {})}.items(), strict=False):
         for i, name in enumerate(classes):
             order = np.argsort(-scores[:, i])
             is_class = truth[order] == i

@@ -24,7 +24,7 @@ from evenet_hep.jet_studies.shared import (
 )
 from evenet_hep.model.jet_kinematics import JetKinematics, KinematicsConfig, sample_jets
 from evenet_hep.schema import EventSchema
-from evenet_hep.stats.jet_quality import JetQuality, measure_jet_quality
+from evenet_hep.stats.jet_quality import JetQuality, measure_jet_quality, relative_masses
 from evenet_hep.training.jets import (
     sample_of,
     train_jets,
@@ -133,11 +133,7 @@ def generate_jets(
 def _looks(jets: FloatArray, momentum: FloatArray) -> list[FloatArray]:
     """Mass in GeV, number of constituents, and logarithm of the relative pT of all of them."""
     pt = jets[..., 0]
-    energy, longitudinal = (pt * f(jets[..., 1]) for f in (np.cosh, np.sinh))
-    x, y = pt * np.cos(jets[..., 2]), pt * np.sin(jets[..., 2])
-    squares = energy.sum(axis=1) ** 2 - sum(each.sum(axis=1) ** 2 for each in (x, y, longitudinal))
-    mass = momentum * np.sqrt(np.maximum(squares, 0.0))
-    return [mass, (pt > 0).sum(axis=1).astype(np.float64), np.log10(pt[pt > 0])]
+    return [momentum * relative_masses(jets), (pt > 0).sum(axis=1).astype(np.float64), np.log10(pt[pt > 0])]
 
 
 def _relative(constituents: Any, mask: Any, features: Any, schema: EventSchema) -> FloatArray:

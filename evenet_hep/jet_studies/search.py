@@ -133,10 +133,9 @@ def search_jets(
         )
     found = search_cwola(pairs.mass, scorer, config, is_signal=is_signal if n_signal else None)
     say(f"significance {found.significance:.2f} after cuts, {found.uncut.significance:.2f} in the mass alone")
-    quality = float(chi2.sf(found.uncut.deviance, found.uncut.n_dof))
-    if quality < POOR_FIT:
+    if (quality := _fit_quality(found)) < POOR_FIT:
         say(
-            f"the background of degree {config.background} does not follow the side bands (p = {quality:.1g}): "
+            f"the background ({config.background}) does not follow the side bands (p = {quality:.1g}): "
             "significances of the mass alone mean nothing; choose another one"
         )
     toys = None
@@ -174,12 +173,17 @@ def _pair_features(pairs: JetPairs) -> FloatArray:
     return table.reshape(-1, 2 * table.shape[1])
 
 
+def _fit_quality(found: CwolaSearch) -> float:
+    """P-value of the fit to the side bands before any cut."""
+    return float(chi2.sf(found.uncut.deviance, found.uncut.n_dof))
+
+
 def _search_summary(result: JetSearch) -> dict[str, Any]:
     found, toys = result.found, result.toys
     return {
         "significance": found.significance,
         "significance_of_the_mass_alone": found.uncut.significance,
-        "p_value_of_the_background_fit": float(chi2.sf(found.uncut.deviance, found.uncut.n_dof)),
+        "p_value_of_the_background_fit": _fit_quality(found),
         "cuts": [
             {
                 "background_efficiency": cut.background_efficiency,

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import awkward as ak
 import numpy as np
@@ -260,6 +261,11 @@ def test_processor_selects_counts_and_keeps_the_pairs() -> None:
     pairs = pairs_in({"a": found, "b": found})
     assert pairs.n == 4
     assert pairs.mass == pytest.approx([np.sqrt(480 * (1 - np.cos(0.6)))] * 4, rel=1e-3)
+    turned = {**found["columns"], "py1": SimpleNamespace(value=np.array([1.0, -2.0]))}
+    other = dict(found, columns=turned)
+    first, second = pairs_in({"a": found, "b": other}), pairs_in({"b": other, "a": found})
+    assert np.array_equal(first.leading, second.leading)  # whichever process finishes first
+    assert np.array_equal(first.charges, second.charges)
     everything = DimuonAnomaly(isolation=None).process(_Chunk(nanoaod_events()))["toy"]
     assert everything["cutflow"]["selected"] == 3
     with pytest.raises(InputError, match="no trigger HLT_Other"):

@@ -206,6 +206,9 @@ def test_anomaly_with_trees_and_with_networks(data: Path, tmp_path: Path) -> Non
     assert found["p_value"] in (pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0)
     assert len(found["toys"]) == 2
     assert (tmp_path / "trees" / "mass.png").is_file()
+    assert 0 <= found["p_value_of_the_background_fit"] <= 1
+    code, text, err = command(*words, "--degree", 0, "--out", tmp_path / "flat")
+    assert (code, "does not follow the side bands" in text + err) == (0, True)
     code, _, err = command(
         *words, "--out", tmp_path / "nets", "--method", "network", "--size", "tiny", "--epochs", 1
     )

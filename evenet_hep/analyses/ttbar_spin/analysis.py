@@ -144,7 +144,7 @@ def measure_spin_matrix(place: Workplace) -> None:
 def _measured(
     place: Workplace, plan: Sequence[tuple[str, Settings, dict[str, Any]]], **common: Any
 ) -> list[Measured]:
-    """Spin matrices by (reconstruction, unfolding, other options of ``unfold``)."""
+    """Spin matrices by (reconstruction, unfolding, other options); ``common`` are options of all."""
     jobs = {}
     for name, settings, options in plan:
         chosen = {"strength": place.config.response_strength, "same": False, **options}

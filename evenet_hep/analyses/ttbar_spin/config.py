@@ -107,6 +107,7 @@ class TTbarSpinConfig:
         for name in ("strengths", "sizes"):
             values = getattr(self, name)
             require(all(0 <= x <= 1 for x in values), name, "numbers from 0 to 1", values)
+        require(all(x > 0 for x in self.sizes), "sizes", "above 0", self.sizes)
         require(0 <= self.response_strength <= 1, "response_strength", "in [0, 1]", self.response_strength)
         require(self.method in ("bayes", "svd"), "method", "'bayes' or 'svd'", self.method)
 
