@@ -18,7 +18,7 @@ import awkward as ak
 import numpy as np
 import numpy.typing as npt
 
-from evenet_hep.errors import PredictionError
+from evenet_hep.errors import ConfigError, PredictionError
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.nanoaod import Branches
 from evenet_hep.records import (
@@ -622,17 +622,14 @@ def _read_network(folder: Path) -> Network:
 def _device(name: str) -> torch.device:
     import torch  # noqa: PLC0415
 
-    if name == "auto" or (name == "cuda" and _PINNED):
-        return torch.device(_PINNED or ("cuda" if torch.cuda.is_available() else "cpu"))
+    from evenet_hep.model.devices import find_device  # noqa: PLC0415
+
+    if _PINNED and name in ("auto", "cuda"):
+        return torch.device(_PINNED)
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        msg = f"device must be 'auto', 'cpu', 'cuda' or 'cuda:1'; found {name!r}"
-        raise PredictionError(msg) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        msg = f"device {name!r} was asked for, but this process sees no GPU"
-        raise PredictionError(msg)
-    return device
+        return find_device(name)
+    except ConfigError as error:
+        raise PredictionError(str(error)) from error
 
 
 def _events_at_once(n_slots: int, width: int, device_type: str) -> int:

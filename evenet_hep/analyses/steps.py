@@ -11,7 +11,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evenet_hep.analyses.folder import AnalysisFolder
-from evenet_hep.analyses.processes import process_pool
+from evenet_hep.processes import process_pool
 
 
 def run_steps(

@@ -23,6 +23,10 @@ def graph_study_command(
     ] = None,
     seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Networks of each kind.")] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Of the tasks.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")] = "auto",
+    cores: Annotated[
+        int, typer.Option("--cores", min=1, help="Networks that are trained at the same time.")
+    ] = 1,
 ) -> None:
     """Compare graph networks pretrained on classes and on labels with networks from scratch, on five tasks.
 
@@ -35,5 +39,8 @@ def graph_study_command(
     changes = {"sizes": tuple(sizes) if sizes else None, "seeds": seeds, "epochs": epochs}
     given = {name: value for name, value in changes.items() if value is not None}
     chosen = GraphStudyPlan(**given) if plan is None else read_plan(plan, **given)  # type: ignore[arg-type]
-    run_study(data, out, chosen, say=lambda text: console.print(text, highlight=False, soft_wrap=True))
+    run_study(
+        data, out, chosen, device=device, cores=cores,
+        say=lambda text: console.print(text, highlight=False, soft_wrap=True),
+    )  # fmt: skip
     console.print((out / "tables.md").read_text(), highlight=False, soft_wrap=True)

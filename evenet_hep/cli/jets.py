@@ -39,6 +39,7 @@ Rate = Annotated[float, typer.Option("--rate", help="Largest learning rate.")]
 Seed = Annotated[int, typer.Option("--seed", min=0)]
 Most = Annotated[int, typer.Option("--most", min=0, help="Training jets per class, at most; 0 for all.")]
 Method = Annotated[str, typer.Option("--method", help="trees on substructure, or network on constituents.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or auto.")]
 Folds = Annotated[
     int, typer.Option("--folds", min=2, help="Each event is scored by classifiers of the others.")
 ]
@@ -106,13 +107,14 @@ def classify_command(
     batch_size: Batch = 128,
     rate: Rate = 1e-3,
     seed: Seed = 0,
+    device: Device = "auto",
     baseline: Annotated[bool, typer.Option(help="Boosted trees on the same jets.")] = True,
 ) -> None:
     """Train a network to tell kinds of jets apart, and compare it with boosted trees."""
     with console.status("loading torch"):
         from evenet_hep.jet_studies.classify import classify_jets  # noqa: PLC0415
 
-    run = _run(collection, min_pt, max_pt, size, pretrained, epochs, batch_size, rate, seed, most)
+    run = _run(collection, min_pt, max_pt, size, pretrained, epochs, batch_size, rate, seed, most, device)
     found = classify_jets(data, classes, out, run, trees=baseline, say=_say)
     table = Table(
         "class", "network", "boosted trees", title=f"area under the curve, {found.jets[2]} test jets"
@@ -143,6 +145,7 @@ def generate_command(
     batch_size: Batch = 128,
     rate: Rate = 1e-3,
     seed: Seed = 0,
+    device: Device = "auto",
     jets: Annotated[int, typer.Option("--jets", min=1, help="To generate, of each class.")] = 1000,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Of the sampler.")] = 50,
     kinematics_epochs: Annotated[
@@ -156,7 +159,7 @@ def generate_command(
     with console.status("loading torch"):
         from evenet_hep.jet_studies.generate import generate_jets  # noqa: PLC0415
 
-    run = _run(collection, min_pt, max_pt, size, pretrained, epochs, batch_size, rate, seed, most)
+    run = _run(collection, min_pt, max_pt, size, pretrained, epochs, batch_size, rate, seed, most, device)
     found = generate_jets(
         data, classes, out, run, n_jets=jets, steps=steps, kinematics_epochs=kinematics_epochs,
         coverage_size=coverage_size, say=_say,
@@ -206,6 +209,7 @@ def anomaly_command(
     batch_size: Batch = 128,
     rate: Rate = 1e-3,
     seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     """Search for a resonance of two jets with classifiers between a mass window and its side bands (CWoLa)."""
     with console.status("loading torch"):
@@ -213,7 +217,7 @@ def anomaly_command(
     from evenet_hep.stats.cwola import CwolaConfig  # noqa: PLC0415
     from evenet_hep.stats.weak import WeakConfig  # noqa: PLC0415
 
-    run = _run(collection, min_pt, float("inf"), size, pretrained, epochs, batch_size, rate, seed, 0)
+    run = _run(collection, min_pt, float("inf"), size, pretrained, epochs, batch_size, rate, seed, 0, device)
     config = CwolaConfig(window, side_bands, window_bins=bins, background=degree)
     result = search_jets(
         background, signal or [], out, config, run, n_signal=inject, method=method,
@@ -268,13 +272,14 @@ def reweight_command(
     batch_size: Batch = 128,
     rate: Rate = 1e-3,
     seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     """Weight the jets of one simulation such that they look like those of another."""
     with console.status("loading torch"):
         from evenet_hep.jet_studies.reweight import reweight_simulations  # noqa: PLC0415
     from evenet_hep.stats.weak import WeakConfig  # noqa: PLC0415
 
-    run = _run(collection, min_pt, max_pt, size, pretrained, epochs, batch_size, rate, seed, 0)
+    run = _run(collection, min_pt, max_pt, size, pretrained, epochs, batch_size, rate, seed, 0, device)
     found = reweight_simulations(
         source,
         target,
@@ -310,6 +315,7 @@ def _run(
     rate: float,
     seed: int,
     most: int,
+    device: str,
 ) -> JetRun:
     from evenet_hep.events.jet_files import JetSelection  # noqa: PLC0415
     from evenet_hep.jet_studies.shared import JetRun  # noqa: PLC0415
@@ -320,6 +326,7 @@ def _run(
         size=size,
         pretrained=pretrained,
         most=most,
+        device=device,
         training=JetTrainingConfig(epochs=epochs, batch_size=batch_size, rate=rate, seed=seed),
     )
 

@@ -95,7 +95,12 @@ def _read_process(name: str, files: list[Path], cache: Path, schema: EventSchema
         np.savez(part, objects=objects, mask=mask, event_features=event_features, labels=labels)
         part.replace(path)
         say(f"{name}: {len(order)} events from {len(files)} files")
-    with np.load(path) as stored:
+    return load_process(cache, name)
+
+
+def load_process(cache: Path, name: str) -> ProcessEvents:
+    """Events of a process that :func:`read_processes` has put into a folder."""
+    with np.load(cache / f"{name}.npz") as stored:
         return ProcessEvents(*(torch.from_numpy(stored[field]) for field in ProcessEvents._fields))
 
 
@@ -119,7 +124,7 @@ def pretraining_samples(
     parts: tuple[list[GraphSample], list[GraphSample]] = ([], [])
     for number, name in enumerate(plan.pretraining):
         events = processes[name]
-        n = min(plan.pretraining_events, int(plan.kept * len(events.objects)))
+        n = _seen_by_pretraining(plan, name, events)
         target = events.labels if labels else torch.full((len(events.objects),), number)
         edges = (0, n - n // 10, n)
         for part, (start, stop) in zip(parts, itertools.pairwise(edges), strict=True):
@@ -128,26 +133,50 @@ def pretraining_samples(
     return training, validation
 
 
+def is_enough(processes: Mapping[str, ProcessEvents], plan: GraphStudyPlan, task: str, size: int) -> bool:
+    """Whether a task has as many events as it needs for so many training events per class."""
+    needed = size + plan.test + plan.validation
+    names = plan.tasks[task]
+    return all(
+        _seen_by_pretraining(plan, name, processes[name]) + needed <= len(processes[name].objects)
+        for name in names
+    )
+
+
 def task_samples(
     processes: Mapping[str, ProcessEvents], plan: GraphStudyPlan, task: str, size: int
-) -> tuple[GraphSample, GraphSample, GraphSample] | None:
-    """Training, validation and test events of a task, none of which pretraining has seen; None if there are too few.
+) -> tuple[GraphSample, GraphSample, GraphSample]:
+    """Training, validation and test events of a task, none of which pretraining has seen.
 
     Validation and test events are the same at every size.
+
+    Raises
+    ------
+    InputError
+        If there are too few events.
     """
+    if not is_enough(processes, plan, task, size):
+        found = ", ".join(f"{len(processes[name].objects)} of {name}" for name in plan.tasks[task])
+        msg = f"{task} with {size} events per class needs more events than {found}"
+        raise InputError(msg)
     parts: list[list[GraphSample]] = [[], [], []]
     for number, name in enumerate(plan.tasks[task]):
         events = processes[name]
-        first = int(plan.kept * len(events.objects)) if name in plan.pretraining else 0
+        first = _seen_by_pretraining(plan, name, events)
         held = first + plan.test + plan.validation
-        if held + size > len(events.objects):
-            return None
         target = torch.full((len(events.objects),), number)
         edges = ((held, held + size), (first + plan.test, held), (first, first + plan.test))
         for part, (start, stop) in zip(parts, edges, strict=True):
             part.append(_part(events, start, stop, target))
     training, validation, test = (_together(part) for part in parts)
     return training, validation, test
+
+
+def _seen_by_pretraining(plan: GraphStudyPlan, name: str, events: ProcessEvents) -> int:
+    """How many events of a process are for pretraining; those of the tasks come behind them."""
+    if name not in plan.pretraining:
+        return 0
+    return min(plan.pretraining_events, int(plan.kept * len(events.objects)))
 
 
 def with_statistics(schema: EventSchema, sample: GraphSample) -> EventSchema:

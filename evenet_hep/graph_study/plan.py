@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -39,16 +39,20 @@ class GraphStudyPlan:
         Networks of each kind.
     pretraining_events : int
         Of each class, at most.
-    pretraining_epochs, epochs, batch_size : int
-        Of both trainings.
+    pretraining_epochs, batch_size : int
+        Of pretraining, and of all trainings; small sizes have a quarter of their events per class in a batch.
+    epochs : int or sequence of int
+        Of the tasks: one number, or one per size.
     validation, test : int
         Events per class of each task.
     kept : float
-        Share of every process that pretraining may see; the rest is for the tasks.
+        Share of every process that pretraining may see, at most; the tasks have what it does not see.
     compared : int
         Test events that centred kernel alignment looks at.
     rate : float
         Learning rate from scratch and of new output layers; a tenth of it is that of pretrained bodies.
+    precision : {"single", "bf16"}
+        Of the products of matrices in training.
     network : GraphConfig
         Size of all networks.
     """
@@ -59,23 +63,26 @@ class GraphStudyPlan:
     seeds: int = 5
     pretraining_events: int = 100_000
     pretraining_epochs: int = 20
-    epochs: int = 20
+    epochs: int | tuple[int, ...] = 20
     batch_size: int = 256
     validation: int = 1000
     test: int = 5000
     kept: float = 0.5
     compared: int = 1000
     rate: float = 1e-3
+    precision: Literal["single", "bf16"] = "single"
     network: GraphConfig = field(default_factory=GraphConfig)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pretraining", tuple(self.pretraining))
         object.__setattr__(self, "sizes", tuple(self.sizes))
+        if not isinstance(self.epochs, int):
+            object.__setattr__(self, "epochs", tuple(self.epochs))
         object.__setattr__(self, "tasks", {name: tuple(pair) for name, pair in self.tasks.items()})
         if len(self.pretraining) < 2 or not self.tasks or any(len(pair) != 2 for pair in self.tasks.values()):
             msg = f"a study needs two pretraining classes, and tasks of a signal and a background; found {self.pretraining} and {self.tasks}"
             raise ConfigError(msg)
-        numbers = ("seeds", "pretraining_events", "pretraining_epochs", "epochs", "batch_size", "validation", "test", "compared")  # fmt: skip
+        numbers = ("seeds", "pretraining_events", "pretraining_epochs", "batch_size", "validation", "test", "compared")  # fmt: skip
         for name in numbers:
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1; found {getattr(self, name)}"
@@ -83,6 +90,15 @@ class GraphStudyPlan:
         if not self.sizes or min(self.sizes) < 1 or not 0 < self.kept < 1:
             msg = f"sizes must be positive and kept lie between 0 and 1; found {self.sizes} and {self.kept}"
             raise ConfigError(msg)
+
+        per_size = self.epochs if isinstance(self.epochs, tuple) else (self.epochs,) * len(self.sizes)
+        if len(per_size) != len(self.sizes) or min(per_size) < 1:
+            msg = f"epochs must be at least 1, one number or one per size; found {self.epochs} for the sizes {self.sizes}"
+            raise ConfigError(msg)
+
+    def epochs_of(self, size: int) -> int:
+        """Epochs of the tasks with so many training events per class."""
+        return self.epochs if isinstance(self.epochs, int) else self.epochs[self.sizes.index(size)]
 
     @property
     def processes(self) -> tuple[str, ...]:

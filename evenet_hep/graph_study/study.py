@@ -4,51 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from evenet_hep.errors import FileError, InputError
-from evenet_hep.events.kinematic_labels import COUNTS, LABELS
 from evenet_hep.graph_study.events import (
-    ProcessEvents,
     Say,
-    classes_of,
+    is_enough,
     pretraining_samples,
     read_processes,
     task_samples,
     with_statistics,
 )
+from evenet_hep.graph_study.networks import NetworkJob, TrainedNetwork, train_networks
 from evenet_hep.graph_study.plan import METHODS, GraphStudyPlan
 from evenet_hep.graph_study.report import draw_curves, format_tables
-from evenet_hep.model.graph import GraphNetwork
+from evenet_hep.model.devices import find_device
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.similarity import cka_of_ensembles
 from evenet_hep.training.graph import (
-    BODY_RATIO,
     GraphSample,
-    GraphTrainingConfig,
     class_accuracy,
     ensemble_probabilities,
     outputs_of,
-    replace_output,
     stages_of,
-    train_graph,
 )
 from evenet_hep.training.history import write_text
 
-CLASSES = ("signal", "background")
 GOAL = 0.99  # of the accuracy from scratch
-
-
-class TrainedNetwork(NamedTuple):
-    """A network of the study and its course: one entry per epoch of loss, validation_loss, accuracy, seconds."""
-
-    model: GraphNetwork
-    history: list[dict[str, float]]
 
 
 def _nothing(_text: str) -> None:
@@ -56,7 +43,13 @@ def _nothing(_text: str) -> None:
 
 
 def run_study(
-    data: str | Path, out: str | Path, plan: GraphStudyPlan | None = None, *, say: Say = _nothing
+    data: str | Path,
+    out: str | Path,
+    plan: GraphStudyPlan | None = None,
+    *,
+    device: str = "cpu",
+    cores: int = 1,
+    say: Say = _nothing,
 ) -> dict[str, Any]:
     """Pretrain, fine-tune, compare.
 
@@ -69,6 +62,11 @@ def run_study(
         off; another plan needs another folder.
     plan : GraphStudyPlan, optional
         Its full size by default.
+    device : str
+        Where networks are trained and compared: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
+    cores : int
+        Networks that are trained at the same time, each by a process of its own; they share the device. The result does
+        not depend on it, but the seconds do.
     say : callable
         Called with lines for a person.
 
@@ -84,28 +82,55 @@ def run_study(
         For processes without files, and a folder with another study.
     InputError
         If there are too few events for any task.
+    ConfigError
+        For a device that is not there.
     """
+    find_device(device)
     plan, home = plan or GraphStudyPlan(), Path(out)
     _check_folder(home, plan)
     schema = EventSchema.standard()
     processes = read_processes(Path(data), home / "events", plan, schema, say=say)
     schema = with_statistics(schema, pretraining_samples(processes, plan, labels=False)[0])
-    bodies = {method: _pretrained(method, processes, schema, home, plan, say) for method in METHODS[1:]}
-    results: dict[str, Any] = {}
-    for task in plan.tasks:
-        for size in plan.sizes:
-            samples = task_samples(processes, plan, task, size)
-            if samples is None:
+    first = NetworkJob(home.absolute(), plan, schema, device, METHODS[1])
+    pretraining = [dataclasses.replace(first, method=method) for method in METHODS[1:]]
+    list(train_networks({"pretraining": pretraining}, cores=min(cores, len(pretraining)), say=say))
+    groups: dict[str, list[NetworkJob]] = {}
+    for size in plan.sizes:  # small ones of all tasks first: they are soon there
+        for task in plan.tasks:
+            if is_enough(processes, plan, task, size):
+                groups[_key(task, size)] = _jobs_of(first, task, size)
+            else:
                 say(f"{task} with {size} events per class is left out: there are not as many")
-                continue
-            results[f"{task}, {size}"] = _study_task(task, size, samples, bodies, schema, home, plan, say)
-            write_text(home / "results.json", json.dumps(results, indent=1))
-            write_text(home / "tables.md", format_tables(results))
-    if not results:
+    if not groups:
         msg = f"no task has as many events as {min(plan.sizes)} to train, {plan.validation} to validate and {plan.test} to test"
         raise InputError(msg)
+    results: dict[str, Any] = {}
+    for name, jobs in train_networks(groups, cores=cores, say=say):
+        _, _, test = task_samples(processes, plan, jobs[0].task, jobs[0].size)
+        results[name] = _compare(jobs, test, plan)
+        results = {key: results[key] for key in _in_order(plan) if key in results}
+        write_text(home / "results.json", json.dumps(results, indent=1))
+        write_text(home / "tables.md", format_tables(results))
     draw_curves(results, home / "curves.png")
     return results
+
+
+def _key(task: str, size: int) -> str:
+    return f"{task}, {size}"
+
+
+def _in_order(plan: GraphStudyPlan) -> list[str]:
+    """What results can be of, task by task."""
+    return [_key(task, size) for task in plan.tasks for size in plan.sizes]
+
+
+def _jobs_of(first: NetworkJob, task: str, size: int) -> list[NetworkJob]:
+    seeds = range(first.plan.seeds)
+    return [
+        dataclasses.replace(first, method=method, task=task, size=size, seed=seed)
+        for method in METHODS
+        for seed in seeds
+    ]
 
 
 def _check_folder(home: Path, plan: GraphStudyPlan) -> None:
@@ -116,90 +141,10 @@ def _check_folder(home: Path, plan: GraphStudyPlan) -> None:
     write_text(path, text)
 
 
-def _pretrained(
-    method: str,
-    processes: Mapping[str, ProcessEvents],
-    schema: EventSchema,
-    home: Path,
-    plan: GraphStudyPlan,
-    say: Say,
-) -> GraphNetwork:
-    labels = tuple(LABELS) if method == "multilabel" else ()
-    config = dataclasses.replace(plan.network, labels=labels, counts=len(COUNTS) if labels else 0)
-    own = classes_of(schema, plan.pretraining)
-    run = GraphTrainingConfig(
-        epochs=plan.pretraining_epochs, batch_size=plan.batch_size, rate=plan.rate, seed=1
-    )
-
-    def samples() -> tuple[GraphSample, GraphSample]:
-        return pretraining_samples(processes, plan, labels=bool(labels))
-
-    return _trained(
-        home / "networks" / f"pretrained-{method}", lambda: GraphNetwork(config, own), samples, run, say
-    ).model
-
-
-def _trained(
-    folder: Path,
-    make: Callable[[], GraphNetwork],
-    samples: Callable[[], tuple[GraphSample, GraphSample]],
-    config: GraphTrainingConfig,
-    say: Say,
-) -> TrainedNetwork:
-    """The network of a folder; trained now if it is not there yet."""
-    course = folder.with_suffix(".json")
-    if (folder / "config.json").is_file() and course.is_file():
-        return TrainedNetwork(GraphNetwork.from_pretrained(folder), json.loads(course.read_text()))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        run = train_graph(make(), *samples(), config)
-    history = [epoch._asdict() for epoch in run.history]
-    write_text(course, json.dumps(history))
-    run.model.save_pretrained(folder)
-    best = run.history[run.best]
-    say(
-        f"{folder.name}: accuracy {best.accuracy:.4f} in epoch {run.best + 1}, {run.history[-1].seconds:.0f} s"
-    )
-    return TrainedNetwork(run.model, history)
-
-
-def _study_task(
-    task: str,
-    size: int,
-    samples: tuple[GraphSample, GraphSample, GraphSample],
-    bodies: Mapping[str, GraphNetwork],
-    schema: EventSchema,
-    home: Path,
-    plan: GraphStudyPlan,
-    say: Say,
-) -> dict[str, Any]:
-    training, validation, test = samples
+def _compare(jobs: Sequence[NetworkJob], test: GraphSample, plan: GraphStudyPlan) -> dict[str, Any]:
     found: dict[str, list[TrainedNetwork]] = {}
-    number = list(plan.tasks).index(task)
-    for method in METHODS:
-
-        def make(method: str = method) -> GraphNetwork:
-            if method in bodies:
-                return replace_output(bodies[method], classes=CLASSES)
-            return GraphNetwork(plan.network, classes_of(schema, CLASSES))
-
-        for seed in range(plan.seeds):
-            config = GraphTrainingConfig(
-                epochs=plan.epochs,
-                batch_size=min(plan.batch_size, max(16, size // 4)),
-                rate=plan.rate,
-                body_ratio=BODY_RATIO if method in bodies else 1.0,
-                seed=10 + seed,
-            )
-            name = f"task-{number}-{size}-{method.replace(' ', '-')}-{seed}"
-            network = _trained(home / "networks" / name, make, lambda: (training, validation), config, say)
-            found.setdefault(method, []).append(network)
-    return _compare(found, test, plan)
-
-
-def _compare(
-    found: Mapping[str, Sequence[TrainedNetwork]], test: GraphSample, plan: GraphStudyPlan
-) -> dict[str, Any]:
+    for job in jobs:
+        found.setdefault(job.method, []).append(job.load())
     models = {method: [network.model for network in networks] for method, networks in found.items()}
     curves = {method: [network.history for network in networks] for method, networks in found.items()}
     goal = GOAL * float(np.mean([max(e["accuracy"] for e in curve) for curve in curves[METHODS[0]]]))

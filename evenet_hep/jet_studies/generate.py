@@ -22,6 +22,7 @@ from evenet_hep.jet_studies.shared import (
     training_of,
     write_result,
 )
+from evenet_hep.model.devices import find_device
 from evenet_hep.model.jet_kinematics import JetKinematics, KinematicsConfig, sample_jets
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.jet_quality import JetQuality, measure_jet_quality, relative_masses
@@ -90,7 +91,7 @@ def generate_jets(
     ).model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        first = JetKinematics(KinematicsConfig(), network.schema)
+        first = JetKinematics(KinematicsConfig(), network.schema).to(find_device(chosen.device))
     config = dataclasses.replace(chosen.training, epochs=kinematics_epochs)
     kinematics = train_kinematics(
         first, samples[0], samples[1], config, folder=home / "kinematics", progress=report_rows(say)
@@ -99,9 +100,13 @@ def generate_jets(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
         drawn = sample_jets(
-            kinematics, network, label, steps=steps, progress=lambda n: say(f"{n} of {len(label)} jets drawn")
+            kinematics,
+            network,
+            label.to(find_device(chosen.device)),
+            steps=steps,
+            progress=lambda n: say(f"{n} of {len(label)} jets drawn"),
         )
-    constituents, mask, features = (tensor.numpy() for tensor in drawn)
+    constituents, mask, features = (tensor.cpu().numpy() for tensor in drawn)
     np.savez_compressed(
         home / "generated.npz",
         label=label.numpy(),

@@ -22,6 +22,7 @@ from evenet_hep.events.jet_files import (
     statistics_of_jets,
 )
 from evenet_hep.events.jets import jet_schema
+from evenet_hep.model.devices import find_device
 from evenet_hep.model.jets import JetConfig, JetNetwork
 from evenet_hep.schema import EventSchema
 from evenet_hep.training.history import write_text
@@ -68,6 +69,8 @@ class JetRun:
         Parts of the events that are held back.
     training : JetTrainingConfig
         How networks are trained; its seed is that of the split, too.
+    device : str
+        Where they run: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
     """
 
     selection: JetSelection = dataclasses.field(default_factory=JetSelection)
@@ -78,6 +81,7 @@ class JetRun:
     test_fraction: float = 0.3
     validation_fraction: float = 0.1
     training: JetTrainingConfig = dataclasses.field(default_factory=JetTrainingConfig)
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -136,16 +140,17 @@ def schema_of(run: JetRun, classes: Sequence[str]) -> EventSchema:
 
 def network_of(run: JetRun, classes: Sequence[str], table: JetTable, *, jets: int) -> JetNetwork:
     """A fresh network for some classes, with the statistics of the jets, or one that starts from the pretrained one."""
+    device = find_device(run.device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.training.seed)
         if run.pretrained is not None:
             old = JetNetwork.from_pretrained(run.pretrained)
-            return replace_classes(old, classes, jets=jets, generate=jets == 1)
+            return replace_classes(old, classes, jets=jets, generate=jets == 1).to(device)
         schema = table.cloud.schema.with_statistics(statistics_of_jets(table.cloud))
         config = dataclasses.replace(SIZES[run.size], jets=jets)
         if jets > 1:
             config = dataclasses.replace(config, generator_layers=0)
-        return JetNetwork(config, dataclasses.replace(schema, classes=tuple(classes)))
+        return JetNetwork(config, dataclasses.replace(schema, classes=tuple(classes))).to(device)
 
 
 def training_of(run: JetRun, *, classify: bool = False) -> JetTrainingConfig:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from evenet_hep.errors import CheckpointError, ConfigError
 from evenet_hep.model.checkpoint import Checkpoint, load_weights, read_checkpoint, write_checkpoint
-from evenet_hep.model.layers import Linear, read_config, require
+from evenet_hep.model.layers import Linear, read_config, require, single_precision
 from evenet_hep.model.normalize import FeatureTransform
 from evenet_hep.model.pairs import Pairs, pair_up
 from evenet_hep.schema import EventSchema
@@ -273,7 +273,9 @@ class GraphNetwork(nn.Module):
             If the shapes do not fit the schema or each other.
         """
         name = "multilabel" if self.config.labels else "classification"
-        return {name: self.output(self.encode(objects, mask, event_features))}
+        event = self.encode(objects, mask, event_features)
+        with single_precision(event.device):
+            return {name: self.output(event.to(self.output.weight.dtype))}
 
     def encode(self, objects: Tensor, mask: Tensor, event_features: Tensor) -> Tensor:
         """Event vectors (B, D) in front of the output layer."""

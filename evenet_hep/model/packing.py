@@ -5,7 +5,8 @@ stand together in a :class:`Group`: linear layers run over all rows at once, att
 group by group, on dense tensors without a mask.
 
 The groups depend on the events, which a compiled or exported network must not ask for. There, and on GPUs, which prefer
-few large kernels, all slots of all events are one group with a mask.
+few large kernels, all slots of all events are one group with a mask; but for pairs of objects, of which padding makes
+many times as many.
 """
 
 from __future__ import annotations
@@ -131,7 +132,13 @@ class Rows(NamedTuple):
         yield _rows(self.mask, slot[start:end], groups)
 
 
-def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor | None = None) -> Rows:
+def arrange(
+    mask: Tensor,
+    *,
+    attention_mask: Tensor | None = None,
+    keep: Tensor | None = None,
+    grouped: bool = False,
+) -> Rows:
     """A row for every real object, events of equal multiplicity together; all slots where that cannot be had.
 
     Parameters
@@ -142,6 +149,8 @@ def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor 
         True where object i may attend object j.
     keep : bool Tensor, shape (B, N), optional
         Slots that get a row; those of ``mask`` by default, which it has to include.
+    grouped : bool
+        Make groups on GPUs, too.
 
     Returns
     -------
@@ -157,7 +166,7 @@ def arrange(mask: Tensor, *, attention_mask: Tensor | None = None, keep: Tensor 
     [(1, 1), (2, 2)]
     """
     keep = mask if keep is None else keep
-    is_fixed = torch.compiler.is_compiling() or mask.device.type != "cpu"
+    is_fixed = torch.compiler.is_compiling() or (mask.device.type != "cpu" and not grouped)
     if is_fixed or not keep.any():
         pairs = None if attention_mask is None else attention_mask.view(-1, *attention_mask.shape[-2:])
         return Rows(mask, None, (Group(mask.shape[0], mask.shape[1], mask, pairs),))

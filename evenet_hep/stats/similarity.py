@@ -12,7 +12,7 @@ unrelated representations of few events and many features; ``debiased`` uses the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -85,25 +85,11 @@ def cka(
     >>> round(cka(x, 3 * x[:, ::-1]), 3), round(cka(x, noisy), 2), round(cka(x, noisy, kernel="rbf"), 2)
     (1.0, 0.54, 0.65)
     """
+    kind = _Kind(kernel, threshold, debiased)
     x, y = (_features(name, a) for name, a in (("first", first), ("second", second)))
-    if len(x) != len(y) or len(x) < (4 if debiased else 2):
-        msg = f"first and second must hold the same events, at least {4 if debiased else 2}; found {len(x)} and {len(y)}"
-        raise InputError(msg)
-    if kernel not in ("linear", "rbf"):
-        msg = f"kernel must be linear or rbf; found {kernel!r}"
-        raise InputError(msg)
-    if not threshold > 0:
-        msg = f"threshold must be positive; found {threshold}"
-        raise InputError(msg)
-    for name, a in (("first", x), ("second", y)):
-        if not np.ptp(a, axis=0).any():
-            msg = f"{name} must differ between events; all {len(a)} are the same"
-            raise InputError(msg)
-    if kernel == "linear" and not debiased and max(x.shape[1], y.shape[1]) < len(x):
-        return _feature_space_cka(x, y)
-    center = _center_unbiased if debiased else _center
-    k, m = (center(_gram(a, kernel, threshold)) for a in (x, y))
-    return float((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()))
+    _check(kind, x, y)
+    prepare, compare = kind.ways([x, y])
+    return compare(prepare(x), prepare(y))
 
 
 def cka_of_ensembles(
@@ -148,23 +134,68 @@ def cka_of_ensembles(
             f"ensembles must have at least one pair of members; found {len(first)} and {len(others)} members"
         )
         raise InputError(msg)
-    pairs = np.full((len(first), len(others)), np.nan)
-    for i, a in enumerate(first):
-        for j, b in enumerate(others):
-            if second is None and j <= i:
-                pairs[i, j] = np.nan if i == j else pairs[j, i]
-            else:
-                pairs[i, j] = cka(a, b, kernel=kernel, threshold=threshold, debiased=debiased)
+    kind = _Kind(kernel, threshold, debiased)
+    x = [_features("first", member) for member in first]
+    y = x if second is None else [_features("second", member) for member in second]
+    for member in (*x, *y):
+        _check(kind, x[0], member)
+    prepare, compare = kind.ways([*x, *y])
+    ours = [prepare(member) for member in x]  # once for all pairs: that is most of the work
+    pairs = np.full((len(x), len(y)), np.nan)
+    for j, member in enumerate(y):
+        theirs = ours[j] if second is None else prepare(member)
+        for i in range(j if second is None else len(x)):
+            pairs[i, j] = compare(ours[i], theirs)
+            if second is None:
+                pairs[j, i] = pairs[i, j]
     found = pairs[np.isfinite(pairs)]
     spread = float(found.std()) if len(found) > 1 else float("nan")
     return EnsembleSimilarity(float(found.mean()), spread, pairs)
 
 
-def _feature_space_cka(x: FloatArray, y: FloatArray) -> float:
-    """|Xc^T Yc|^2 / (|Xc^T Xc| |Yc^T Yc|): the linear case without matrices of n_events by n_events."""
-    xc, yc = x - x.mean(axis=0), y - y.mean(axis=0)
-    cross = np.linalg.norm(xc.T @ yc) ** 2
-    return float(cross / (np.linalg.norm(xc.T @ xc) * np.linalg.norm(yc.T @ yc)))
+class _Kind(NamedTuple):
+    """Which similarity."""
+
+    kernel: str
+    threshold: float
+    debiased: bool
+
+    def ways(
+        self, members: Sequence[FloatArray]
+    ) -> tuple[Callable[[FloatArray], FloatArray], Callable[[FloatArray, FloatArray], float]]:
+        """What is done to each representation, and then to each pair of them."""
+        is_narrow = max(x.shape[1] for x in members) < len(members[0])
+        if self.kernel == "linear" and not self.debiased and is_narrow:
+            return _unit_features, lambda x, y: float(np.linalg.norm(x.T @ y) ** 2)
+        return self._unit_kernel, lambda k, m: float(np.vdot(k, m))
+
+    def _unit_kernel(self, x: FloatArray) -> FloatArray:
+        center = _center_unbiased if self.debiased else _center
+        k = center(_gram(x, self.kernel, self.threshold))
+        return np.asarray(k / np.linalg.norm(k))
+
+
+def _check(kind: _Kind, x: FloatArray, y: FloatArray) -> None:
+    least = 4 if kind.debiased else 2
+    if len(x) != len(y) or len(x) < least:
+        msg = f"first and second must hold the same events, at least {least}; found {len(x)} and {len(y)}"
+        raise InputError(msg)
+    if kind.kernel not in ("linear", "rbf"):
+        msg = f"kernel must be linear or rbf; found {kind.kernel!r}"
+        raise InputError(msg)
+    if not kind.threshold > 0:
+        msg = f"threshold must be positive; found {kind.threshold}"
+        raise InputError(msg)
+    for name, a in (("first", x), ("second", y)):
+        if not np.ptp(a, axis=0).any():
+            msg = f"{name} must differ between events; all {len(a)} are the same"
+            raise InputError(msg)
+
+
+def _unit_features(x: FloatArray) -> FloatArray:
+    """Scaled such that CKA = |X^T Y|^2: the linear case without matrices of n_events by n_events."""
+    xc = x - x.mean(axis=0)
+    return np.asarray(xc / np.sqrt(np.linalg.norm(xc.T @ xc)))
 
 
 def _gram(x: FloatArray, kernel: str, threshold: float) -> FloatArray:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class GraphTrainingConfig:
         Largest norm of the gradient.
     seed : int
         Of the order of the events.
+    precision : {"single", "bf16"}
+        bf16 computes products in bfloat16, for GPUs; weights, sums and the output layer stay in single precision.
     """
 
     epochs: int = 20
@@ -58,12 +60,14 @@ class GraphTrainingConfig:
     weight_decay: float = 0.01
     clip: float = 1.0
     seed: int = 0
+    precision: Literal["single", "bf16"] = "single"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
         for name in ("rate", "body_ratio", "clip"):
             require(getattr(self, name) > 0, name, "positive", getattr(self, name))
+        require(self.precision in ("single", "bf16"), "precision", "'single' or 'bf16'", self.precision)
         require(self.weight_decay >= 0, "weight_decay", "at least 0", self.weight_decay)
 
 
@@ -88,6 +92,10 @@ class GraphSample(NamedTuple):
         part = GraphSample(*(tensor[rows] for tensor in self))
         slots = max(1, int(part.mask.sum(dim=1).max())) if len(part.target) else 1
         return part._replace(objects=part.objects[:, :slots], mask=part.mask[:, :slots])
+
+    def to(self, device: torch.device | str) -> GraphSample:
+        """The same events on a device."""
+        return GraphSample(*(tensor.to(device) for tensor in self))
 
 
 class Epoch(NamedTuple):
@@ -147,7 +155,7 @@ def train_graph(
     model : GraphNetwork
         Trained in place, on the device it is on.
     training, validation : GraphSample
-        Events; an event without a class has -1.
+        Events; an event without a class has -1. All of them are brought to the device of the network.
     config : GraphTrainingConfig, optional
         How.
     progress : callable
@@ -171,6 +179,8 @@ def train_graph(
     )
     steps = config.epochs * math.ceil(len(training.target) / config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
+    device = next(model.parameters()).device
+    training, validation = training.to(device), validation.to(device)
     class_weight = None if model.config.labels else balanced_weights(training.target, model.schema.classes)
     generator = torch.Generator().manual_seed(config.seed)
     history: list[Epoch] = []
@@ -179,14 +189,17 @@ def train_graph(
         start = time.perf_counter()
         total = 0.0
         model.train()
-        for rows in torch.randperm(len(training.target), generator=generator).split(config.batch_size):
-            loss = _loss(model, training.take(rows), class_weight)
-            if not math.isfinite(loss.item()):
-                msg = f"the loss is {loss.item()} in epoch {epoch}; the last finite ones are {history[-3:]}"
-                raise InputError(msg)
+        order = torch.randperm(len(training.target), generator=generator).to(device)
+        for rows in order.split(config.batch_size):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                loss = _loss(model, training.take(rows), class_weight)
             _step(model, optimizer, loss, config.clip)
             schedule.step()
-            total += loss.item() * len(rows)
+            value = loss.item()  # waits for a GPU: after the step, once there is nothing more to hand it
+            if not math.isfinite(value):
+                msg = f"the loss is {value} in epoch {epoch}; the last finite ones are {history[-3:]}"
+                raise InputError(msg)
+            total += value * len(rows)
         seconds += time.perf_counter() - start
         history.append(_validate(model, validation, total / len(training.target), seconds))
         if history[-1].validation_loss <= history[best].validation_loss:
@@ -231,7 +244,7 @@ def train_ensemble(
 
 
 def ensemble_probabilities(models: Sequence[GraphNetwork], sample: GraphSample) -> Tensor:
-    """Mean over the members of an ensemble of the class probabilities, shape (n, C)."""
+    """Mean over the members of an ensemble of the class probabilities, shape (n, C), on the CPU."""
     if not models:
         msg = "an ensemble needs at least one network; found none"
         raise InputError(msg)
@@ -240,20 +253,24 @@ def ensemble_probabilities(models: Sequence[GraphNetwork], sample: GraphSample) 
 
 @torch.inference_mode()
 def outputs_of(model: GraphNetwork, sample: GraphSample, *, batch_size: int = 512) -> Tensor:
-    """Logits of the classes or values of the labels, shape (n, C or L), in evaluation mode."""
-    model.eval()
-    numbers = torch.arange(len(sample.target))
-    found = [next(iter(model(*sample.take(rows)[:3]).values())) for rows in numbers.split(batch_size)]
-    return torch.cat(found)
+    """Logits of the classes or values of the labels, shape (n, C or L), in evaluation mode, on the CPU."""
+    return torch.cat(
+        [next(iter(model(*part[:3]).values())) for part in _batches(model, sample, batch_size)]
+    ).cpu()
 
 
 @torch.inference_mode()
 def stages_of(model: GraphNetwork, sample: GraphSample, *, batch_size: int = 512) -> dict[str, Tensor]:
-    """Event vectors of every stage of the network, for :func:`~evenet_hep.stats.similarity.cka`."""
+    """Event vectors of every stage of the network, on the CPU, for :func:`~evenet_hep.stats.similarity.cka`."""
+    found = [model.stages(*part[:3]) for part in _batches(model, sample, batch_size)]
+    return {name: torch.cat([part[name] for part in found]).cpu() for name in found[0]}
+
+
+def _batches(model: GraphNetwork, sample: GraphSample, batch_size: int) -> Iterator[GraphSample]:
     model.eval()
-    numbers = torch.arange(len(sample.target))
-    found = [model.stages(*sample.take(rows)[:3]) for rows in numbers.split(batch_size)]
-    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+    device = next(model.parameters()).device
+    for rows in torch.arange(len(sample.target), device=sample.target.device).split(batch_size):
+        yield sample.take(rows).to(device)
 
 
 def replace_output(
@@ -337,8 +354,8 @@ def _step(model: GraphNetwork, optimizer: torch.optim.Optimizer, loss: Tensor, c
 
 
 def _validate(model: GraphNetwork, sample: GraphSample, loss: float, seconds: float) -> Epoch:
-    output = outputs_of(model, sample)
-    counts, target = model.config.counts, sample.target
+    output, target = outputs_of(model, sample), sample.target.cpu()
+    counts = model.config.counts
     if model.config.labels:
         found = float(multilabel_loss(output, target, counts=counts))
         right = ((output[:, counts:] > 0) == (target[:, counts:] > 0.5)).float()

@@ -129,6 +129,10 @@ class JetSample(NamedTuple):
             self.label[rows],
         )
 
+    def to(self, device: torch.device | str) -> JetSample:
+        """The same jets on a device."""
+        return JetSample(*(tensor.to(device) for tensor in self))
+
 
 class JetTraining(NamedTuple, Generic[Model]):
     """A trained network and how it got there.
@@ -195,7 +199,7 @@ def train_jets(
     Parameters
     ----------
     model : JetNetwork
-        Trained in place, on the device it is on. Terms of the loss whose head it lacks, and those of generation for
+        Trained in place, on the device it is on; all jets are brought there. Terms of the loss whose head it lacks, and those of generation for
         several jets per event, are left out.
     training, validation : JetSample
         Jets with labels.
@@ -246,8 +250,8 @@ def train_kinematics(
         _check_labels(name, sample, len(model.schema.classes))
 
     def losses(network: JetKinematics, sample: JetSample) -> dict[str, Tensor]:
-        n, columns = len(sample.label), network.jet_transform.width
-        time_, noise = torch.rand(n), torch.randn(n, columns)
+        n, columns, device = len(sample.label), network.jet_transform.width, sample.label.device
+        time_, noise = torch.rand(n, device=device), torch.randn(n, columns, device=device)
         return {"generation": network.loss(sample.jet_features, sample.label, time=time_, noise=noise)}
 
     return _fit(model, training, validation, config, losses, {"generation": 1.0}, folder, progress)
@@ -341,12 +345,14 @@ def replace_classes(
 
 @torch.inference_mode()
 def probabilities_of(model: JetNetwork, sample: JetSample, *, batch_size: int = 256) -> Tensor:
-    """Class probabilities, shape (n, C), in evaluation mode; jets of like multiplicity go together."""
+    """Class probabilities, shape (n, C), on the CPU, in evaluation mode; jets of like multiplicity go together."""
     model.eval()
+    device = next(model.parameters()).device
     counts = sample.mask.flatten(1).sum(dim=1) if sample.mask.ndim == 2 else sample.mask.sum(-1).amax(dim=1)
     found = torch.zeros(len(sample.label), len(model.schema.classes))
     for rows in torch.argsort(counts, stable=True).split(batch_size):
-        found[rows] = model(*sample.take(rows)[:3])["classification"].float().softmax(dim=1)
+        logits = model(*sample.take(rows).to(device)[:3])["classification"]
+        found[rows.cpu()] = logits.float().softmax(dim=1).cpu()
     return found
 
 
@@ -373,6 +379,8 @@ def _fit(
     progress: Progress,
 ) -> JetTraining[Model]:
     home = None if folder is None else Path(folder)
+    device = next(model.parameters()).device
+    training, validation = training.to(device), validation.to(device)
     optimizer = torch.optim.AdamW(_groups(model, config))
     steps = config.epochs * math.ceil(len(training.label) / config.batch_size)
     course = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
@@ -381,7 +389,7 @@ def _fit(
     state, best = _resume(home, model, optimizer, course, signature)
     while state.epoch < config.epochs and not 0 < config.patience <= state.waited:
         start = time.perf_counter()
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
             means = _train_epoch(model, training, config, losses, weights, optimizer, course, state.epoch)
             measured = _validate(model, validation, config, losses, weights)
         row = {
@@ -421,22 +429,25 @@ def _train_epoch(
     model.train()
     sums: dict[str, float] = {}
     _seed(config.seed, epoch)
-    batches = torch.randperm(len(sample.label)).split(config.batch_size)
+    batches = torch.randperm(len(sample.label)).to(sample.label.device).split(config.batch_size)
     for number, rows in enumerate(batches):
         _seed(config.seed, epoch, number + 1)
         found = losses(model, sample.take(rows))
         total = torch.stack([loss * weights[name] for name, loss in found.items()]).sum()
-        if not torch.isfinite(total):
-            terms = ", ".join(f"{name} {float(loss.detach()):g}" for name, loss in found.items())
-            msg = f"the loss is not finite in batch {number} of epoch {epoch}: {terms}"
-            raise InputError(msg)
         optimizer.zero_grad()
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         course.step()
-        for name, loss in {"loss": total, **found}.items():
-            sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows)
+        # Waits for a GPU: once for all terms, when there is nothing more to hand it.
+        values = torch.stack([total, *found.values()]).detach().tolist()
+        terms = dict(zip(("loss", *found), values, strict=True))
+        if not math.isfinite(terms["loss"]):
+            parts = ", ".join(f"{name} {terms[name]:g}" for name in found)
+            msg = f"the loss is not finite in batch {number} of epoch {epoch}: {parts}"
+            raise InputError(msg)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + value * len(rows)
     return {f"train_{name}": value / len(sample.label) for name, value in sums.items()}
 
 
@@ -447,14 +458,14 @@ def _validate(
     model.eval()
     _seed(config.seed, VALIDATION)
     sums: dict[str, float] = {}
-    for rows in torch.arange(len(sample.label)).split(config.batch_size):
+    for rows in torch.arange(len(sample.label), device=sample.label.device).split(config.batch_size):
         for name, loss in losses(model, sample.take(rows)).items():
             sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows)
     means = {name: value / len(sample.label) for name, value in sums.items()}
     found = {"val_loss": sum(weights[name] * value for name, value in means.items())}
     found |= {f"val_{name}": value for name, value in means.items()}
     if isinstance(model, JetNetwork) and weights.get("clean"):
-        right = probabilities_of(model, sample).argmax(dim=1) == sample.label
+        right = probabilities_of(model, sample).argmax(dim=1) == sample.label.cpu()
         found["val_accuracy"] = float(right.float().mean())
     return found
 

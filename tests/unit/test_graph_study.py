@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +94,23 @@ def test_all_parts_and_resuming(data: tuple[Path, Path]) -> None:
         run_study(folder, out, GraphStudyPlan())
 
 
+def test_processes_share_the_work(data: tuple[Path, Path], tmp_path: Path) -> None:
+    """The result does not depend on their number; sizes have epochs of their own."""
+    folder, out = data
+    plan = dataclasses.replace(PLAN, sizes=(30, 40), epochs=(2, 1), tasks={"c, a": ("c", "a")})
+    alone = run_study(folder, out, plan)
+    assert [len(alone[f"c, a, {n}"]["curves"]["multiclass"][0]) for n in (30, 40)] == [2, 1]
+    other = tmp_path / "other"
+    shutil.copytree(out / "events", other / "events")
+    said: list[str] = []
+    shared = run_study(folder, other, plan, cores=2, say=said.append)
+    assert len(said) == 2 + 2 * 3 * 2
+    for name, result in alone.items():
+        assert shared[name]["accuracy"] == result["accuracy"]
+        assert shared[name]["cka"] == result["cka"]
+    assert list(shared) == list(alone)
+
+
 def test_tasks_see_nothing_of_pretraining() -> None:
     processes = {
         name: ProcessEvents(*(torch.from_numpy(x) for x in toy(number).values()))
@@ -102,14 +121,12 @@ def test_tasks_see_nothing_of_pretraining() -> None:
     }
     assert len(seen) == 2 * 108
     parts = task_samples(processes, PLAN, "c, a", 40)
-    assert parts is not None
     rows = [{tuple(row) for row in part.event_features.tolist()} for part in parts]
     assert [len(part) for part in rows] == [80, 40, 80]
     assert not seen & (rows[0] | rows[1] | rows[2])
     assert not rows[0] & rows[1]
     assert not rows[2] & (rows[0] | rows[1])
     larger = task_samples(processes, PLAN, "c, a", 60)
-    assert larger is not None
     assert torch.equal(larger[2].event_features, parts[2].event_features)
     labels = pretraining_samples(processes, PLAN, labels=True)[0].target
     assert labels.shape == (216, len(LABELS))

@@ -30,10 +30,10 @@ from evenet_hep.analyses.dimuon_anomaly.search import (
     whole_search,
 )
 from evenet_hep.analyses.folder import AnalysisFolder
-from evenet_hep.analyses.processes import prepare_process
 from evenet_hep.events.dimuons import DimuonPairs, mix_pairs
 from evenet_hep.events.systematics import draw_energy_scales
 from evenet_hep.model.evenet import EveNet
+from evenet_hep.processes import prepare_process
 from evenet_hep.stats.resampling import resample_data
 
 Row = dict[str, Any]

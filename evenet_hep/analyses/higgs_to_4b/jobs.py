@@ -24,9 +24,9 @@ from evenet_hep.analyses.higgs_to_4b.networks import (
 )
 from evenet_hep.analyses.higgs_to_4b.pairing import pair_by_distance, pair_by_mass
 from evenet_hep.analyses.higgs_to_4b.pool import EventPool
-from evenet_hep.analyses.processes import process_pool
 from evenet_hep.events.cloud import EventCloud
 from evenet_hep.events.systematics import draw_energy_scales
+from evenet_hep.processes import process_pool
 
 BASELINES = ("XGBoost", "SPANet")
 CLASSICAL = ("equal masses", "smallest distances")

@@ -35,10 +35,21 @@ def outputs(model: EveNet, batch: TensorBatch) -> tuple[torch.Tensor, DecodedEve
     return logits.float().softmax(dim=1), decode_assignment(scores, mask, PROCESS, topology)
 
 
+NO_BFLOAT16 = pytest.mark.skipif(
+    not HAS_BFLOAT16, reason="this processor does not multiply matrices of bfloat16"
+)
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor does not multiply matrices of bfloat16")
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=NO_BFLOAT16), pytest.param("cuda", marks=NO_GPU)]
+)
 def test_probabilities_and_assignments(
-    make_events: Callable[..., ArrayEvents], make_settings: Callable[..., Any], topology: Topology
+    device: str,
+    make_events: Callable[..., ArrayEvents],
+    make_settings: Callable[..., Any],
+    topology: Topology,
 ) -> None:
     """No class probability changes by more than 0.01, and no assignment in more than 0.5 % of the events."""
     events, config = (
@@ -54,13 +65,14 @@ def test_probabilities_and_assignments(
     model = EveNet(config, events.schema)
     losses = LossWeights.only("classification", "assignment", "detection")
     settings = dataclasses.replace(make_settings(losses, 3), lr=5e-4, schedule="cosine")
-    finetune(model, events, config=settings)
+    finetune(model, events, config=settings)  # on a GPU if there is one
+    model.to(device)
     changed, moved, right, n_events, n_complete = 0, 0.0, 0, 0, 0
     with torch.no_grad():
         for arrays in make_events(8000, seed=2).batches(500, shuffle=False):
-            batch = TensorBatch.of(arrays)
+            batch = TensorBatch.of(arrays).to(device)
             exact, mine = outputs(model, batch)
-            with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.autocast(device, dtype=torch.bfloat16):
                 rounded, theirs = outputs(model, batch)
             moved = max(moved, float((rounded - exact).abs().max()))
             changed += int((mine.indices != theirs.indices).flatten(1).any(dim=1).sum())
@@ -75,3 +87,22 @@ def test_probabilities_and_assignments(
     assert right > 0.1 * n_complete  # of 630 and more ways: it has learnt something
     assert 0 < moved < 0.01  # it was rounded
     assert changed < 0.005 * n_events
+
+
+@NO_GPU
+@pytest.mark.parametrize("precision", ["single", "bf16"])
+def test_fine_tuning_takes_the_gpu(
+    precision: str,
+    make_events: Callable[..., ArrayEvents],
+    make_settings: Callable[..., Any],
+    topology: Topology,
+) -> None:
+    events = make_events(512)
+    torch.manual_seed(1)
+    config = with_heads(EveNetConfig.tiny(), ("classification", "assignment"), topology=topology)
+    losses = LossWeights.only("classification", "assignment", "detection")
+    torch.cuda.reset_peak_memory_stats()
+    settings = dataclasses.replace(make_settings(losses, 2), precision=precision)
+    history = finetune(EveNet(config, events.schema), events, config=settings)
+    assert torch.cuda.max_memory_allocated() > 2**20
+    assert history.train_loss[-1] < history.train_loss[0]

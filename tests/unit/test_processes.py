@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from evenet_hep.analyses.processes import process_pool
+from evenet_hep.processes import process_pool
 
 PROGRAM = """
 import os, time
-from evenet_hep.analyses.processes import process_pool
+from evenet_hep.processes import process_pool
 if __name__ == "__main__":
     with process_pool(1) as pool:
         print(pool.submit(os.getpid).result(timeout=60), flush=True)

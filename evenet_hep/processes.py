@@ -1,4 +1,4 @@
-"""Processes that share the work of an analysis."""
+"""Processes that share the work of one machine."""
 
 from __future__ import annotations
 

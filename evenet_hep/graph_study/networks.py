@@ -1,0 +1,194 @@
+"""Every network of the study: trained once, wherever there is a core or a GPU for it, and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from evenet_hep.events.kinematic_labels import COUNTS, LABELS
+from evenet_hep.graph_study.events import (
+    ProcessEvents,
+    Say,
+    classes_of,
+    load_process,
+    pretraining_samples,
+    task_samples,
+)
+from evenet_hep.graph_study.plan import METHODS, GraphStudyPlan
+from evenet_hep.model.devices import find_device
+from evenet_hep.model.graph import GraphNetwork
+from evenet_hep.processes import process_pool
+from evenet_hep.schema import EventSchema
+from evenet_hep.training.graph import (
+    BODY_RATIO,
+    GraphSample,
+    GraphTrainingConfig,
+    replace_output,
+    train_graph,
+)
+from evenet_hep.training.history import write_text
+
+CLASSES = ("signal", "background")
+SMALLEST_BATCH = 16
+
+
+class TrainedNetwork(NamedTuple):
+    """A network of the study and its course: one entry per epoch of loss, validation_loss, accuracy, seconds."""
+
+    model: GraphNetwork
+    history: list[dict[str, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkJob:
+    """One training of the study.
+
+    Parameters
+    ----------
+    home : Path
+        Folder of the study, with the events of all processes in ``events``.
+    plan : GraphStudyPlan
+        The study.
+    schema : EventSchema
+        With the statistics of the pretraining events.
+    device : str
+        As in :func:`~evenet_hep.model.devices.find_device`.
+    method : str
+        Of :data:`~evenet_hep.graph_study.plan.METHODS`.
+    task : str
+        Of the plan; empty for a pretraining.
+    size : int
+        Training events per class of the task.
+    seed : int
+        Number of the network among those of its kind.
+    """
+
+    home: Path
+    plan: GraphStudyPlan
+    schema: EventSchema
+    device: str
+    method: str
+    task: str = ""
+    size: int = 0
+    seed: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """Where the network is kept."""
+        return self.home / "networks" / self._name
+
+    @property
+    def _name(self) -> str:
+        if not self.task:
+            return f"pretrained-{self.method}"
+        number = list(self.plan.tasks).index(self.task)
+        return f"task-{number}-{self.size}-{self.method.replace(' ', '-')}-{self.seed}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the network is there."""
+        return (self.folder / "config.json").is_file() and self._course.is_file()
+
+    @property
+    def _course(self) -> Path:
+        return self.folder.with_suffix(".json")
+
+    def load(self) -> TrainedNetwork:
+        """The finished network, on the device."""
+        model = GraphNetwork.from_pretrained(self.folder).to(find_device(self.device))
+        return TrainedNetwork(model, json.loads(self._course.read_text()))
+
+    def run(self) -> str:
+        """Train the network unless it is there; a line for a person, empty if it was."""
+        if self.is_done:
+            return ""
+        training, validation = self._samples()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._training.seed)
+            model = self._start().to(find_device(self.device))
+            run = train_graph(model, training, validation, self._training)
+        write_text(self._course, json.dumps([epoch._asdict() for epoch in run.history]))
+        run.model.save_pretrained(self.folder)
+        best, seconds = run.history[run.best], run.history[-1].seconds
+        return f"{self._name}: accuracy {best.accuracy:.4f} in epoch {run.best + 1}, {seconds:.0f} s"
+
+    @property
+    def _training(self) -> GraphTrainingConfig:
+        plan = self.plan
+        if not self.task:
+            epochs, batch_size, ratio, seed = plan.pretraining_epochs, plan.batch_size, 1.0, 1
+        else:
+            batch_size = min(plan.batch_size, max(SMALLEST_BATCH, self.size // 4))
+            ratio = 1.0 if self.method == METHODS[0] else BODY_RATIO
+            epochs, seed = plan.epochs_of(self.size), 10 + self.seed
+        return GraphTrainingConfig(
+            epochs, batch_size, plan.rate, body_ratio=ratio, seed=seed, precision=plan.precision
+        )
+
+    def _start(self) -> GraphNetwork:
+        config = self.plan.network
+        if not self.task:
+            if self.method == "multilabel":
+                config = dataclasses.replace(config, labels=tuple(LABELS), counts=len(COUNTS))
+            return GraphNetwork(config, classes_of(self.schema, self.plan.pretraining))
+        if self.method == METHODS[0]:
+            return GraphNetwork(config, classes_of(self.schema, CLASSES))
+        body = GraphNetwork.from_pretrained(self.home / "networks" / f"pretrained-{self.method}")
+        return replace_output(body, classes=CLASSES)
+
+    def _samples(self) -> tuple[GraphSample, GraphSample]:
+        cache = self.home / "events"
+        if not self.task:
+            processes = {name: load_process(cache, name) for name in self.plan.pretraining}
+            return pretraining_samples(processes, self.plan, labels=self.method == "multilabel")
+        processes = {name: _remembered(cache, name) for name in self.plan.tasks[self.task]}
+        training, validation, _ = task_samples(processes, self.plan, self.task, self.size)
+        return training, validation
+
+
+@functools.lru_cache(maxsize=4)
+def _remembered(cache: Path, name: str) -> ProcessEvents:
+    return load_process(cache, name)
+
+
+def train_networks(
+    groups: Mapping[str, Sequence[NetworkJob]], *, cores: int, say: Say
+) -> Iterator[tuple[str, Sequence[NetworkJob]]]:
+    """Train the networks of one group after the other, and give out each group that is complete.
+
+    Parameters
+    ----------
+    groups : mapping of str to sequence of NetworkJob
+        Jobs of a group do not need each other, nor do groups.
+    cores : int
+        Processes, which share the device; with 1 everything happens in this one.
+    say : callable
+        Called with a line for every network.
+    """
+    if cores == 1:
+        for name, jobs in groups.items():
+            for job in jobs:
+                _tell(job.run(), say)
+            yield name, jobs
+        return
+    pool: ProcessPoolExecutor = process_pool(cores)
+    try:
+        waiting = {name: [pool.submit(job.run) for job in jobs] for name, jobs in groups.items()}
+        for name, futures in waiting.items():
+            for future in futures:
+                _tell(future.result(), say)
+            yield name, groups[name]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _tell(line: str, say: Say) -> None:
+    if line:
+        say(line)
