@@ -160,10 +160,7 @@ class MessagePassing(nn.Module):
     def forward(self, state: State, pairs: Pairs) -> State:
         """The state after the step."""
         nodes, edges, event = state
-        of_pair = pairs.event.index_select(0, pairs.receiver)
-        edges = edges + self.edge(
-            (edges, None), (nodes, pairs.sender), (nodes, pairs.receiver), (event, of_pair)
-        )
+        edges = edges + self._edge_update(state, pairs)
         received = pairs.over_senders(edges, mean=self.is_mean)
         nodes = nodes + self.node((nodes, None), (received, None), (event, pairs.event))
         event = event + self.event(
@@ -172,6 +169,17 @@ class MessagePassing(nn.Module):
             (pairs.over_nodes(received, mean=self.is_mean), None),
         )
         return State(nodes, edges, event)
+
+    def _edge_update(self, state: State, pairs: Pairs) -> Tensor:
+        # As self.edge((edges, None), (nodes, sender), (nodes, receiver), (event, event of the pair)), but what belongs
+        # to the receiver is added up before it is spread over the edges, of which there are many times as many.
+        own, sender, receiver, event = self.edge.first.weight.split(self.edge.widths, dim=1)
+        of_event = F.linear(state.event, event).index_select(0, pairs.event)
+        of_receiver = F.linear(state.nodes, receiver) + of_event
+        total = F.linear(state.edges, own, self.edge.first.bias)
+        total = total + F.linear(state.nodes, sender).index_select(0, pairs.sender)
+        result: Tensor = self.edge.rest(total + of_receiver.index_select(0, pairs.receiver))
+        return result
 
 
 class OutputLayer(nn.Module):

@@ -147,3 +147,18 @@ def test_bad_samples_are_named() -> None:
         train_graph(make(config=config), sample, sample)
     with pytest.raises(ConfigError, match="epochs must be at least 1"):
         GraphTrainingConfig(epochs=0)
+
+
+def test_bfloat16_follows_single_precision() -> None:
+    """The first epoch has nearly the same loss; validation is in single precision, and so are the weights."""
+    training, validation = back_to_back(160, 1), back_to_back(60, 2)
+    runs = []
+    for precision in ("single", "bf16"):
+        config = GraphTrainingConfig(1, 20, precision=precision)
+        runs.append(train_graph(make(2), training, validation, config))
+    exact, rounded = (run.history[0] for run in runs)
+    assert rounded.loss == pytest.approx(exact.loss, rel=0.02)
+    assert rounded.loss != exact.loss
+    assert {p.dtype for p in runs[1].model.parameters()} == {torch.float32}
+    with pytest.raises(ConfigError, match="precision must be 'single' or 'bf16'; found 'fp16'"):
+        GraphTrainingConfig(precision="fp16")
