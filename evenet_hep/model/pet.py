@@ -31,6 +31,7 @@ from evenet_hep.model.packed import Packing
 from evenet_hep.model.packing import Rows, arrange
 
 TIME_TERMS = 64  # half of them sines, half cosines
+SINGLE_LOCAL_BRANCH = ("cpu",)  # devices whose inference under autocast leaves the local branch alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,8 +289,8 @@ class PET(nn.Module):
         width = self.film.in_features
 
         def context(x: Tensor) -> AbstractContextManager[object]:
-            # On processors, neighbours are chosen, and their numbers added, in single precision.
-            is_single = x.device.type == "cpu" and not torch.is_grad_enabled()
+            # There, neighbours are chosen, and their numbers added, in single precision.
+            is_single = x.device.type in SINGLE_LOCAL_BRANCH and not torch.is_grad_enabled()
             return single_precision(x.device) if is_single else nullcontext()
 
         def run(rows: Rows) -> Tensor:

@@ -174,14 +174,13 @@ def train_graph(
     config = config or GraphTrainingConfig()
     for name, sample in (("training", training), ("validation", validation)):
         _check_targets(model, name, sample)
-    optimizer = torch.optim.AdamW(
-        output_groups(model, config.rate, ratio=config.body_ratio, weight_decay=config.weight_decay)
-    )
-    steps = config.epochs * math.ceil(len(training.target) / config.batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
     device = next(model.parameters()).device
+    groups = output_groups(model, config.rate, ratio=config.body_ratio, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
     training, validation = training.to(device), validation.to(device)
     class_weight = None if model.config.labels else balanced_weights(training.target, model.schema.classes)
+    steps = config.epochs * math.ceil(len(training.target) / config.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
     generator = torch.Generator().manual_seed(config.seed)
     history: list[Epoch] = []
     best, weights, seconds = 0, {}, 0.0

@@ -161,4 +161,4 @@ def test_bfloat16_follows_single_precision() -> None:
     assert rounded.loss != exact.loss
     assert {p.dtype for p in runs[1].model.parameters()} == {torch.float32}
     with pytest.raises(ConfigError, match="precision must be 'single' or 'bf16'; found 'fp16'"):
-        GraphTrainingConfig(precision="fp16")
+        GraphTrainingConfig(precision="fp16")  # type: ignore[arg-type]
