@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from evenet_hep.events.jet_files import JetTable
 from evenet_hep.jet_studies.shared import (
     JetRun,
     Say,
@@ -24,6 +25,7 @@ from evenet_hep.jet_studies.shared import (
 )
 from evenet_hep.model.devices import find_device
 from evenet_hep.model.jet_kinematics import JetKinematics, KinematicsConfig, sample_jets
+from evenet_hep.model.jets import JetNetwork
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.jet_quality import JetQuality, measure_jet_quality, relative_masses
 from evenet_hep.training.jets import (
@@ -83,91 +85,112 @@ def generate_jets(
     """
     chosen, home = run or JetRun(), Path(out)
     parts = labelled_parts(sources, classes, chosen, say)
-    samples = [sample_of(table.cloud, label) for table, label in parts]
-    model = network_of(chosen, classes, parts[0][0], jets=1)
-    config = dataclasses.replace(training_of(chosen), clean=0.0, generation=1.0, smeared=0.0)
-    network = train_jets(
-        model, samples[0], samples[1], config, folder=home / "network", progress=report_rows(say)
-    ).model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        first = JetKinematics(KinematicsConfig(), network.schema).to(find_device(chosen.device))
-    config = dataclasses.replace(chosen.training, epochs=kinematics_epochs)
-    kinematics = train_kinematics(
-        first, samples[0], samples[1], config, folder=home / "kinematics", progress=report_rows(say)
-    ).model
-    label = torch.arange(len(classes)).repeat_interleave(n_jets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 1)
-        drawn = sample_jets(
-            kinematics,
-            network,
-            label.to(find_device(chosen.device)),
-            steps=steps,
-            progress=lambda n: say(f"{n} of {len(label)} jets drawn"),
-        )
-    constituents, mask, features = (tensor.cpu().numpy() for tensor in drawn)
-    np.savez_compressed(
-        home / "generated.npz",
-        label=label.numpy(),
-        constituents=constituents,
-        mask=mask,
-        jet_features=features,
-    )
-    generated = _relative(constituents, mask, features, network.schema)
-    test = samples[2]
-    real = _relative(test.constituents.numpy(), test.mask.numpy(), test.jet_features.numpy(), network.schema)
-    found = _qualities(generated, label.numpy(), real, parts[2][1], classes, coverage_size, say)
+    network, kinematics = _train_models(parts, classes, home, chosen, kinematics_epochs, say)
+    generated = _draw(kinematics, network, home, chosen, n_jets, steps, say)
+    test = sample_of(parts[2][0].cloud, parts[2][1])
+    real = _jets_of(test.constituents, test.mask, test.jet_features, test.label, network.schema)
+    found = _qualities(generated, real, classes, coverage_size, say)
     write_result(home, found._asdict())
     from evenet_hep.jet_studies.figures import plot_generated  # noqa: PLC0415  matplotlib takes a second
     from evenet_hep.plot import save_figure  # noqa: PLC0415
 
-    pt = network.schema.event_names.index("jet_pt")
-    sides = (
-        (generated, features[:, pt], label.numpy()),
-        (real, test.jet_features[:, pt].numpy(), parts[2][1]),
-    )
     shown = [
-        {name: _looks(jets[at == k], momentum[at == k]) for k, name in enumerate(classes)}
-        for jets, momentum, at in sides
+        {name: _looks(jets, jets.label == k) for k, name in enumerate(classes)} for jets in (generated, real)
     ]
     save_figure(plot_generated(*shown), home / "generated.png")
     return found
 
 
-def _looks(jets: FloatArray, momentum: FloatArray) -> list[FloatArray]:
-    """Mass in GeV, number of constituents, and logarithm of the relative pT of all of them."""
-    pt = jets[..., 0]
-    return [momentum * relative_masses(jets), (pt > 0).sum(axis=1).astype(np.float64), np.log10(pt[pt > 0])]
+class _Jets(NamedTuple):
+    relative: FloatArray  # (n, N, 3): relative pT, delta eta, delta phi; padding has pT 0
+    pt: FloatArray  # (n,)
+    label: IntArray  # (n,)
 
 
-def _relative(constituents: Any, mask: Any, features: Any, schema: EventSchema) -> FloatArray:
-    """Relative pT, delta eta, delta phi; padding has pT 0."""
-    names = schema.object_names
-    pt = np.exp(constituents[..., names.index("log_pt")].astype(np.float64))
-    pt = np.where(mask, pt / features[:, [schema.event_names.index("jet_pt")]], 0.0)
-    angles = (
-        np.where(mask, constituents[..., names.index(n)].astype(np.float64), 0.0)
-        for n in ("delta_eta", "delta_phi")
+def _train_models(
+    parts: Sequence[tuple[JetTable, IntArray]],
+    classes: Sequence[str],
+    home: Path,
+    run: JetRun,
+    kinematics_epochs: int,
+    say: Say,
+) -> tuple[JetNetwork, JetKinematics]:
+    training, validation = (sample_of(table.cloud, label) for table, label in parts[:2])
+    config = dataclasses.replace(training_of(run), clean=0.0, generation=1.0, smeared=0.0)
+    report = report_rows(say)
+    network = network_of(run, classes, parts[0][0], jets=1)
+    network = train_jets(
+        network, training, validation, config, folder=home / "network", progress=report
+    ).model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        first = JetKinematics(KinematicsConfig(), network.schema).to(find_device(run.device))
+    config = dataclasses.replace(run.training, epochs=kinematics_epochs)
+    folder = home / "kinematics"
+    kinematics = train_kinematics(first, training, validation, config, folder=folder, progress=report).model
+    return network, kinematics
+
+
+def _draw(
+    kinematics: JetKinematics,
+    network: JetNetwork,
+    home: Path,
+    run: JetRun,
+    n_jets: int,
+    steps: int,
+    say: Say,
+) -> _Jets:
+    label = torch.arange(len(network.schema.classes)).repeat_interleave(n_jets)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.training.seed + 1)
+        drawn = sample_jets(
+            kinematics, network, label.to(find_device(run.device)), steps=steps, progress=lambda n: say(f"{n} of {len(label)} jets drawn")
+        )  # fmt: skip
+    constituents, mask, features = (tensor.cpu() for tensor in drawn)
+    np.savez_compressed(
+        home / "generated.npz",
+        label=label.numpy(),
+        constituents=constituents.numpy(),
+        mask=mask.numpy(),
+        jet_features=features.numpy(),
     )
-    return np.stack([pt, *angles], axis=-1)
+    return _jets_of(constituents, mask, features, label, network.schema)
+
+
+def _looks(jets: _Jets, rows: npt.NDArray[np.bool_]) -> list[FloatArray]:
+    """Mass in GeV, number of constituents, and logarithm of the relative pT of all of them."""
+    relative = jets.relative[rows]
+    pt = relative[..., 0]
+    masses = jets.pt[rows] * relative_masses(relative)
+    return [masses, (pt > 0).sum(axis=1).astype(np.float64), np.log10(pt[pt > 0])]
+
+
+def _jets_of(
+    constituents: torch.Tensor,
+    mask: torch.Tensor,
+    features: torch.Tensor,
+    label: torch.Tensor,
+    schema: EventSchema,
+) -> _Jets:
+    columns, is_real = constituents.double().numpy(), mask.numpy()
+    names = schema.object_names
+    jet_pt = features[:, schema.event_names.index("jet_pt")].numpy()
+    pt = np.exp(columns[..., names.index("log_pt")]) / jet_pt[:, None]
+    angles = (columns[..., names.index(n)] for n in ("delta_eta", "delta_phi"))
+    relative = np.stack([np.where(is_real, x, 0.0) for x in (pt, *angles)], axis=-1)
+    return _Jets(relative, jet_pt, label.numpy())
 
 
 def _qualities(
-    generated: FloatArray,
-    label: IntArray,
-    real: FloatArray,
-    real_label: IntArray,
-    classes: Sequence[str],
-    coverage_size: int,
-    say: Say,
+    generated: _Jets, real: _Jets, classes: Sequence[str], coverage_size: int, say: Say
 ) -> JetGeneration:
     found: tuple[dict[str, JetQuality], dict[str, JetQuality]] = ({}, {})
     for number, name in enumerate(classes):
-        test = real[real_label == number]
+        drawn = generated.relative[generated.label == number]
+        test = real.relative[real.label == number]
         first, second = test[::2], test[1::2]
-        options = {"coverage_size": min(coverage_size, len(first), len(second), int((label == number).sum()))}
-        found[0][name] = measure_jet_quality(first, generated[label == number], **options)
+        options = {"coverage_size": min(coverage_size, len(first), len(second), len(drawn))}
+        found[0][name] = measure_jet_quality(first, drawn, **options)
         found[1][name] = measure_jet_quality(first, second, **options)
         say(
             f"{name}: W1 of the mass {found[0][name].w1_mass.value:.4f}, of real jets {found[1][name].w1_mass.value:.4f}"
