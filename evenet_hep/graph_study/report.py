@@ -82,3 +82,30 @@ def draw_curves(results: Mapping[str, Any], path: Path) -> None:
         panel.set(xlabel="epoch", ylabel="validation accuracy", title=task)
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def draw_sizes(results: Mapping[str, Any], path: Path) -> None:
+    """Test accuracy against training events per class, mean and uncertainty of the seeds, one panel per task."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  only who draws needs it
+
+    tasks: dict[str, dict[int, Any]] = {}
+    for name, result in results.items():
+        task, size = name.rsplit(", ", 1)
+        tasks.setdefault(task, {})[int(size)] = result["accuracy"]
+    columns = min(3, len(tasks))
+    rows = -(-len(tasks) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(tasks) :]:
+        panel.set_axis_off()
+    for panel, (task, found) in zip(panels, tasks.items(), strict=False):
+        sizes = np.array(sorted(found))
+        for shift, method in zip((0.95, 1.0, 1.05), METHODS, strict=True):
+            values = [np.array(found[size][method]) for size in sizes]
+            errors = [x.std(ddof=1) / len(x) ** 0.5 if len(x) > 1 else 0.0 for x in values]
+            panel.errorbar(
+                sizes * shift, [x.mean() for x in values], errors, marker="o", capsize=2, label=method
+            )
+        panel.set(xscale="log", xlabel="training events per class", ylabel="test accuracy", title=task)
+    panels[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)

@@ -22,7 +22,7 @@ from evenet_hep.graph_study.events import (
 )
 from evenet_hep.graph_study.networks import NetworkJob, TrainedNetwork, train_networks
 from evenet_hep.graph_study.plan import METHODS, GraphStudyPlan
-from evenet_hep.graph_study.report import draw_curves, format_tables
+from evenet_hep.graph_study.report import draw_curves, draw_sizes, format_tables
 from evenet_hep.model.devices import find_device
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.similarity import cka_of_ensembles
@@ -58,7 +58,7 @@ def run_study(
     data : path
         Folder of ``evenet-hep simulate``, or one with a ROOT file per process.
     out : path
-        Folder for networks, ``results.json``, ``tables.md`` and ``curves.png``. The same call goes on where it was cut
+        Folder for networks, ``results.json``, ``tables.md``, ``curves.png`` and ``sizes.png``. The same call goes on where it was cut
         off; another plan needs another folder.
     plan : GraphStudyPlan, optional
         Its full size by default.
@@ -112,6 +112,7 @@ def run_study(
         write_text(home / "results.json", json.dumps(results, indent=1))
         write_text(home / "tables.md", format_tables(results))
     draw_curves(results, home / "curves.png")
+    draw_sizes(results, home / "sizes.png")
     return results
 
 

@@ -76,7 +76,8 @@ def test_all_parts_and_resuming(data: tuple[Path, Path]) -> None:
     for stage, row in first["cka"].items():
         assert set(row) == set(METHODS), stage
         assert all(0 < value <= 1.000001 for value, _ in row.values())
-    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves", "sizes"):
+        assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     text = (out / "tables.md").read_text()
     assert text == format_tables(json.loads((out / "results.json").read_text()))
     assert text.count("| multilabel |") == 2
