@@ -71,6 +71,15 @@ def autocast(run: Case, matmul: str, half: bool) -> Case:
     return changed
 
 
+def to_gpu(network: nn.Module) -> nn.Module:
+    """The network there, with tensors that are no buffers."""
+    for module in network.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                setattr(module, name, value.cuda())
+    return network.cuda()
+
+
 def on_the_gpu(run: Case) -> Case:
     """The same with tensors that are made on the way on the GPU: those of the reference's inputs are."""
 
@@ -93,7 +102,7 @@ def test_inference(batch: int, tmp_path: Path) -> None:
     model = model.cuda()
     runs: dict[str, Case] = {}
     if reference is not None:
-        reference = reference.cuda()
+        reference = to_gpu(reference)
         x = tools.logged(objects.cpu(), model.schema.objects).cuda()
         y = tools.logged(features.cpu(), model.schema.event_features).cuda()
         runs["reference"] = on_the_gpu(lambda: reference(x, mask, y))
@@ -137,7 +146,7 @@ def test_training(batch: int, tmp_path: Path) -> None:
 
     runs: dict[str, Case] = {}
     if reference is not None:
-        reference = reference.cuda()
+        reference = to_gpu(reference)
         x = tools.logged(objects.cpu(), model.schema.objects).cuda()
         y = tools.logged(features.cpu(), model.schema.event_features).cuda()
         runs["reference"] = on_the_gpu(step(reference, lambda: reference(x, mask, y)))
