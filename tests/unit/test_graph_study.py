@@ -14,7 +14,13 @@ import torch
 from evenet_hep import EventSchema
 from evenet_hep.errors import ConfigError, FileError, InputError
 from evenet_hep.events.kinematic_labels import LABELS
-from evenet_hep.graph_study.events import ProcessEvents, pretraining_samples, read_processes, task_samples
+from evenet_hep.graph_study.events import (
+    ProcessEvents,
+    is_enough,
+    pretraining_samples,
+    read_processes,
+    task_samples,
+)
 from evenet_hep.graph_study.plan import METHODS, PRETRAINING, TASKS, GraphStudyPlan, read_plan
 from evenet_hep.graph_study.report import format_tables
 from evenet_hep.graph_study.study import run_study
@@ -129,6 +135,12 @@ def test_tasks_see_nothing_of_pretraining() -> None:
     assert not rows[2] & (rows[0] | rows[1])
     larger = task_samples(processes, PLAN, "c, a", 60)
     assert torch.equal(larger[2].event_features, parts[2].event_features)
+    with pytest.raises(InputError, match="c, a with 5000 events per class needs more events than 240 of c"):
+        task_samples(processes, PLAN, "c, a", 5000)
+    # What pretraining leaves is for the tasks, also where it takes less than it may.
+    few = dataclasses.replace(PLAN, pretraining_events=10)
+    assert is_enough(processes, few, "c, a", 240 - 10 - 60)
+    assert not is_enough(processes, few, "c, a", 240 - 10 - 60 + 1)
     labels = pretraining_samples(processes, PLAN, labels=True)[0].target
     assert labels.shape == (216, len(LABELS))
 
@@ -150,6 +162,8 @@ def test_plans_from_files(tmp_path: Path) -> None:
     path.write_text("size: 3\n")
     with pytest.raises(ConfigError, match="has unknown key 'size'; allowed are pretraining"):
         read_plan(path)
+    with pytest.raises(ConfigError, match="one number or one per size; found \\(3, 4\\) for the sizes"):
+        GraphStudyPlan(epochs=(3, 4))
     with pytest.raises(ConfigError, match="seeds must be at least 1; found 0"):
         GraphStudyPlan(seeds=0)
     with pytest.raises(FileError, match="is no plan of a study"):
