@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -34,6 +35,8 @@ from evenet_hep.training.graph import (
     train_graph,
 )
 from evenet_hep.training.history import write_text
+
+Result = TypeVar("Result")
 
 CLASSES = ("signal", "background")
 SMALLEST_BATCH = 16
@@ -143,14 +146,20 @@ class NetworkJob:
         body = GraphNetwork.from_pretrained(self.home / "networks" / f"pretrained-{self.method}")
         return replace_output(body, classes=CLASSES)
 
+    def test_sample(self) -> GraphSample:
+        """Test events of the task."""
+        return self._task_samples()[2]
+
     def _samples(self) -> tuple[GraphSample, GraphSample]:
-        cache = self.home / "events"
-        if not self.task:
-            processes = {name: load_process(cache, name) for name in self.plan.pretraining}
-            return pretraining_samples(processes, self.plan, labels=self.method == "multilabel")
-        processes = {name: _remembered(cache, name) for name in self.plan.tasks[self.task]}
-        training, validation, _ = task_samples(processes, self.plan, self.task, self.size)
-        return training, validation
+        if self.task:
+            return self._task_samples()[:2]
+        processes = {name: load_process(self.home / "events", name) for name in self.plan.pretraining}
+        return pretraining_samples(processes, self.plan, labels=self.method == "multilabel")
+
+    def _task_samples(self) -> tuple[GraphSample, GraphSample, GraphSample]:
+        names = self.plan.tasks[self.task]
+        processes = {name: _remembered(self.home / "events", name) for name in names}
+        return task_samples(processes, self.plan, self.task, self.size)
 
 
 @functools.lru_cache(maxsize=4)
@@ -158,33 +167,62 @@ def _remembered(cache: Path, name: str) -> ProcessEvents:
     return load_process(cache, name)
 
 
-def train_networks(
-    groups: Mapping[str, Sequence[NetworkJob]], *, cores: int, say: Say
-) -> Iterator[tuple[str, Sequence[NetworkJob]]]:
-    """Train the networks of one group after the other, and give out each group that is complete.
+class _Work(NamedTuple):
+    group: str
+    call: Callable[[], Any]
+    is_last: bool  # of its group
+
+
+def train_groups(
+    groups: Mapping[str, Sequence[NetworkJob]],
+    then: Callable[[Sequence[NetworkJob]], Result],
+    *,
+    cores: int,
+    say: Say,
+) -> Iterator[tuple[str, Result]]:
+    """Train the networks of all groups, in order; give out what is made of each group as soon as it is complete.
 
     Parameters
     ----------
     groups : mapping of str to sequence of NetworkJob
         Jobs of a group do not need each other, nor do groups.
+    then : callable
+        A function of a module, called with the jobs of a complete group, before other networks are trained.
     cores : int
         Processes, which share the device; with 1 everything happens in this one.
     say : callable
         Called with a line for every network.
+
+    Yields
+    ------
+    str and what ``then`` returns
+        Of every group, in the order in which they are complete.
     """
     if cores == 1:
         for name, jobs in groups.items():
             for job in jobs:
                 _tell(job.run(), say)
-            yield name, jobs
+            yield name, then(jobs)
         return
-    pool: ProcessPoolExecutor = process_pool(cores)
+    queue = deque(_Work(name, job.run, is_last=False) for name, jobs in groups.items() for job in jobs)
+    left = {name: len(jobs) for name, jobs in groups.items()}
+    running: dict[Future[Any], _Work] = {}
+    pool = process_pool(cores)
     try:
-        waiting = {name: [pool.submit(job.run) for job in jobs] for name, jobs in groups.items()}
-        for name, futures in waiting.items():
-            for future in futures:
+        while queue or running:
+            while queue and len(running) < cores:
+                work = queue.popleft()
+                running[pool.submit(work.call)] = work
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                work = running.pop(future)
+                if work.is_last:
+                    yield work.group, future.result()
+                    continue
                 _tell(future.result(), say)
-            yield name, groups[name]
+                left[work.group] -= 1
+                if not left[work.group]:
+                    finish = functools.partial(then, groups[work.group])
+                    queue.appendleft(_Work(work.group, finish, is_last=True))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

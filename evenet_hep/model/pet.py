@@ -31,7 +31,7 @@ from evenet_hep.model.packed import Packing
 from evenet_hep.model.packing import Rows, arrange
 
 TIME_TERMS = 64  # half of them sines, half cosines
-SINGLE_LOCAL_BRANCH = ("cpu",)  # devices whose inference under autocast leaves the local branch alone
+SINGLE_LOCAL_BRANCH = ("cpu", "cuda")  # devices whose inference under autocast leaves the local branch alone
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,90 @@
+"""Networks of one task and size against each other: accuracy, time to the goal, and what they have learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from evenet_hep.graph_study.networks import NetworkJob, TrainedNetwork
+from evenet_hep.graph_study.plan import METHODS
+from evenet_hep.stats.similarity import cka_of_ensembles
+from evenet_hep.training.graph import class_accuracy, ensemble_probabilities, outputs_of, stages_of
+
+GOAL = 0.99  # of the accuracy from scratch
+
+
+def compare_networks(jobs: Sequence[NetworkJob]) -> dict[str, Any]:
+    """What the networks of a task and size do to its test events.
+
+    Parameters
+    ----------
+    jobs : sequence of NetworkJob
+        All of them, trained.
+
+    Returns
+    -------
+    dict
+        ``events``, the number of test events, and by method ``accuracy`` of every network, ``ensemble``, ``epochs`` and
+        ``seconds`` to the goal, ``curves``; ``cka`` by stage and method.
+    """
+    plan, test = jobs[0].plan, jobs[0].test_sample()
+    found: dict[str, list[TrainedNetwork]] = {}
+    for job in jobs:
+        found.setdefault(job.method, []).append(job.load())
+    models = {method: [network.model for network in networks] for method, networks in found.items()}
+    curves = {method: [network.history for network in networks] for method, networks in found.items()}
+    goal = GOAL * float(np.mean([max(e["accuracy"] for e in curve) for curve in curves[METHODS[0]]]))
+    arrivals = {method: [_arrival(curve, goal) for curve in each] for method, each in curves.items()}
+    step = max(1, len(test.target) // plan.compared)
+    compared = test.take(torch.arange(0, len(test.target), step))
+    stages = {
+        method: [{k: v.numpy() for k, v in stages_of(m, compared).items()} for m in each]
+        for method, each in models.items()
+    }
+    return {
+        "events": len(test.target),
+        "accuracy": {
+            method: [class_accuracy(outputs_of(model, test), test.target) for model in each]
+            for method, each in models.items()
+        },
+        "ensemble": {
+            method: class_accuracy(ensemble_probabilities(each, test), test.target)
+            for method, each in models.items()
+        },
+        "epochs": {method: [arrival[0] for arrival in each] for method, each in arrivals.items()},
+        "seconds": {method: [arrival[1] for arrival in each] for method, each in arrivals.items()},
+        "curves": curves,
+        "cka": _similarities(stages) if plan.seeds > 1 else {},
+    }
+
+
+def _arrival(curve: Sequence[Mapping[str, float]], goal: float) -> tuple[float, float]:
+    """Epochs and seconds until the validation accuracy is at least the goal; NaN if it never is."""
+    for number, epoch in enumerate(curve, start=1):
+        if epoch["accuracy"] >= goal:
+            return float(number), epoch["seconds"]
+    return float("nan"), float("nan")
+
+
+def _similarities(
+    stages: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """By stage and method: similarity with networks from scratch, and its spread over pairs of networks."""
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for stage in stages[METHODS[0]][0]:
+        first = _told_apart([each[stage] for each in stages[METHODS[0]]])
+        found[stage] = {}
+        for method in METHODS:
+            others = None if method == METHODS[0] else _told_apart([each[stage] for each in stages[method]])
+            pairs = len(first) * (len(first) - 1 if others is None else len(others))
+            similarity = cka_of_ensembles(first, others, kernel="rbf")[:2] if pairs else (np.nan, np.nan)
+            found[stage][method] = (float(similarity[0]), float(similarity[1]))
+    return found
+
+
+def _told_apart(representations: Sequence[Any]) -> list[Any]:
+    """Those that differ between events: a network whose units have died has no similarity with any other."""
+    return [x for x in representations if np.ptp(x, axis=0).any()]
