@@ -11,7 +11,7 @@ import torch
 from evenet_hep.graph_study.networks import NetworkJob, TrainedNetwork
 from evenet_hep.graph_study.plan import METHODS
 from evenet_hep.stats.similarity import cka_of_ensembles
-from evenet_hep.training.graph import class_accuracy, ensemble_probabilities, outputs_of, stages_of
+from evenet_hep.training.graph import class_accuracy, outputs_of, stages_of
 
 GOAL = 0.99  # of the accuracy from scratch
 
@@ -44,15 +44,16 @@ def compare_networks(jobs: Sequence[NetworkJob]) -> dict[str, Any]:
         method: [{k: v.numpy() for k, v in stages_of(m, compared).items()} for m in each]
         for method, each in models.items()
     }
+    logits = {method: [outputs_of(model, test) for model in each] for method, each in models.items()}
     return {
         "events": len(test.target),
         "accuracy": {
-            method: [class_accuracy(outputs_of(model, test), test.target) for model in each]
-            for method, each in models.items()
+            method: [class_accuracy(output, test.target) for output in each]
+            for method, each in logits.items()
         },
         "ensemble": {
-            method: class_accuracy(ensemble_probabilities(each, test), test.target)
-            for method, each in models.items()
+            method: class_accuracy(torch.stack(each).softmax(dim=-1).mean(dim=0), test.target)
+            for method, each in logits.items()
         },
         "epochs": {method: [arrival[0] for arrival in each] for method, each in arrivals.items()},
         "seconds": {method: [arrival[1] for arrival in each] for method, each in arrivals.items()},
