@@ -11,8 +11,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import torch
-
 from evenet_hep.events.kinematic_labels import COUNTS, LABELS
 from evenet_hep.graph_study.events import (
     ProcessEvents,
@@ -23,7 +21,7 @@ from evenet_hep.graph_study.events import (
     task_samples,
 )
 from evenet_hep.graph_study.plan import METHODS, GraphStudyPlan
-from evenet_hep.model.devices import find_device
+from evenet_hep.model.devices import find_device, seeded
 from evenet_hep.model.graph import GraphNetwork
 from evenet_hep.processes import process_pool
 from evenet_hep.schema import EventSchema
@@ -113,8 +111,7 @@ class NetworkJob:
         if self.is_done:
             return ""
         training, validation = self._samples()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._training.seed)
+        with seeded(self._training.seed):
             model = self._start().to(find_device(self.device))
             run = train_graph(model, training, validation, self._training)
         write_text(self._course, json.dumps([epoch._asdict() for epoch in run.history]))
@@ -158,13 +155,22 @@ class NetworkJob:
 
     def _task_samples(self) -> tuple[GraphSample, GraphSample, GraphSample]:
         names = self.plan.tasks[self.task]
-        processes = {name: _remembered(self.home / "events", name) for name in names}
+        processes = {name: _remembered(self.home / "events", name, self._stamp(name)) for name in names}
         return task_samples(processes, self.plan, self.task, self.size)
+
+    def _stamp(self, name: str) -> int:
+        return (self.home / "events" / f"{name}.npz").stat().st_mtime_ns
 
 
 @functools.lru_cache(maxsize=4)
-def _remembered(cache: Path, name: str) -> ProcessEvents:
+def _remembered(cache: Path, name: str, _stamp: int) -> ProcessEvents:
     return load_process(cache, name)
+
+
+def train_all(jobs: Sequence[NetworkJob], *, cores: int, say: Say) -> None:
+    """Train networks that do not need each other; arguments as in :func:`train_groups`."""
+    missing = [job for job in jobs if not job.is_done]
+    list(train_groups({"": missing} if missing else {}, len, cores=min(cores, len(missing) or 1), say=say))
 
 
 class _Work(NamedTuple):
@@ -223,6 +229,9 @@ def train_groups(
                 if not left[work.group]:
                     finish = functools.partial(then, groups[work.group])
                     queue.appendleft(_Work(work.group, finish, is_last=True))
+    except Exception as error:
+        say(f"{type(error).__name__}: {error}; what is being trained goes on to its end")
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -10,6 +10,7 @@ import yaml
 
 from evenet_hep.errors import ConfigError, FileError
 from evenet_hep.model.graph import GraphConfig
+from evenet_hep.model.layers import require
 
 # Labels of evenet-hep simulate.
 PRETRAINING = ("TT", "ttH", "ST_t", "ST_s", "ggH", "VBF", "WH", "ZH", "WW", "WZ", "ZZ", "HWW")
@@ -41,7 +42,7 @@ class GraphStudyPlan:
         Of each class, at most.
     pretraining_epochs, batch_size : int
         Of pretraining, and of all trainings; small sizes have a quarter of their events per class in a batch.
-    epochs : int or sequence of int
+    epochs : int or tuple of int
         Of the tasks: one number, or one per size.
     validation, test : int
         Events per class of each task.
@@ -76,8 +77,7 @@ class GraphStudyPlan:
     def __post_init__(self) -> None:
         object.__setattr__(self, "pretraining", tuple(self.pretraining))
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        if not isinstance(self.epochs, int):
-            object.__setattr__(self, "epochs", tuple(self.epochs))
+        require(self.precision in ("single", "bf16"), "precision", "'single' or 'bf16'", self.precision)
         object.__setattr__(self, "tasks", {name: tuple(pair) for name, pair in self.tasks.items()})
         if len(self.pretraining) < 2 or not self.tasks or any(len(pair) != 2 for pair in self.tasks.values()):
             msg = f"a study needs two pretraining classes, and tasks of a signal and a background; found {self.pretraining} and {self.tasks}"
@@ -92,8 +92,9 @@ class GraphStudyPlan:
             raise ConfigError(msg)
 
         per_size = self.epochs if isinstance(self.epochs, tuple) else (self.epochs,) * len(self.sizes)
-        if len(per_size) != len(self.sizes) or min(per_size) < 1:
-            msg = f"epochs must be at least 1, one number or one per size; found {self.epochs} for the sizes {self.sizes}"
+        are_numbers = all(type(number) is int and number >= 1 for number in per_size)
+        if len(per_size) != len(self.sizes) or not are_numbers:
+            msg = f"epochs must be whole numbers from 1 on, one or one per size; found {self.epochs!r} for the sizes {self.sizes}"
             raise ConfigError(msg)
 
     def epochs_of(self, size: int) -> int:
@@ -134,6 +135,8 @@ def read_plan(path: str | Path, **changes: Any) -> GraphStudyPlan:
         msg = f"{path} has unknown key {unknown[0]!r}; allowed are {', '.join(GraphStudyPlan.__dataclass_fields__)}"
         raise ConfigError(msg)
     values = {**content, **changes}
+    if isinstance(values.get("epochs"), list):
+        values["epochs"] = tuple(values["epochs"])
     if isinstance(values.get("network"), dict):
         values["network"] = GraphConfig.from_dict(values["network"])
     return GraphStudyPlan(**values)

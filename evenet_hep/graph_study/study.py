@@ -16,7 +16,7 @@ from evenet_hep.graph_study.events import (
     read_processes,
     with_statistics,
 )
-from evenet_hep.graph_study.networks import NetworkJob, train_groups
+from evenet_hep.graph_study.networks import NetworkJob, train_all, train_groups
 from evenet_hep.graph_study.plan import METHODS, GraphStudyPlan
 from evenet_hep.graph_study.report import draw_curves, draw_sizes, format_tables
 from evenet_hep.model.devices import find_device
@@ -51,8 +51,8 @@ def run_study(
     device : str
         Where networks are trained and compared: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
     cores : int
-        Networks that are trained at the same time, each by a process of its own; they share the device. The result does
-        not depend on it, but the seconds do.
+        Networks that are trained at the same time, each by a process of its own with one thread; they share the device.
+        The seconds depend on it, and results as far as rounding on the number of threads does.
     say : callable
         Called with lines for a person.
 
@@ -79,7 +79,7 @@ def run_study(
     schema = with_statistics(schema, pretraining_samples(processes, plan, labels=False)[0])
     first = NetworkJob(home.absolute(), plan, schema, device, METHODS[1])
     pretraining = [dataclasses.replace(first, method=method) for method in METHODS[1:]]
-    list(train_groups({"pretraining": pretraining}, len, cores=min(cores, len(pretraining)), say=say))
+    train_all(pretraining, cores=cores, say=say)
     groups: dict[str, list[NetworkJob]] = {}
     for size in plan.sizes:  # small ones of all tasks first: they are soon there
         for task in plan.tasks:

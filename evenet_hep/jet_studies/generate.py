@@ -23,7 +23,7 @@ from evenet_hep.jet_studies.shared import (
     training_of,
     write_result,
 )
-from evenet_hep.model.devices import find_device
+from evenet_hep.model.devices import find_device, seeded
 from evenet_hep.model.jet_kinematics import JetKinematics, KinematicsConfig, sample_jets
 from evenet_hep.model.jets import JetNetwork
 from evenet_hep.schema import EventSchema
@@ -122,8 +122,7 @@ def _train_models(
     network = train_jets(
         network, training, validation, config, folder=home / "network", progress=report
     ).model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with seeded(config.seed):
         first = JetKinematics(KinematicsConfig(), network.schema).to(find_device(run.device))
     config = dataclasses.replace(run.training, epochs=kinematics_epochs)
     folder = home / "kinematics"
@@ -141,8 +140,7 @@ def _draw(
     say: Say,
 ) -> _Jets:
     label = torch.arange(len(network.schema.classes)).repeat_interleave(n_jets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.training.seed + 1)
+    with seeded(run.training.seed + 1):
         drawn = sample_jets(
             kinematics, network, label.to(find_device(run.device)), steps=steps, progress=lambda n: say(f"{n} of {len(label)} jets drawn")
         )  # fmt: skip

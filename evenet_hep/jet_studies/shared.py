@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from evenet_hep.errors import ConfigError, InputError
 from evenet_hep.events.jet_files import (
@@ -22,7 +21,7 @@ from evenet_hep.events.jet_files import (
     statistics_of_jets,
 )
 from evenet_hep.events.jets import jet_schema
-from evenet_hep.model.devices import find_device
+from evenet_hep.model.devices import find_device, seeded
 from evenet_hep.model.jets import JetConfig, JetNetwork
 from evenet_hep.schema import EventSchema
 from evenet_hep.training.history import write_text
@@ -70,7 +69,7 @@ class JetRun:
     training : JetTrainingConfig
         How networks are trained; its seed is that of the split, too.
     device : str
-        Where they run: ``cpu``, ``cuda``, ``cuda:1`` or ``auto``.
+        Where they run, as in :func:`~evenet_hep.model.devices.find_device`.
     """
 
     selection: JetSelection = dataclasses.field(default_factory=JetSelection)
@@ -84,6 +83,7 @@ class JetRun:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        find_device(self.device)
         if self.size not in SIZES:
             msg = f"size must be {', '.join(SIZES)}; found {self.size!r}"
             raise ConfigError(msg)
@@ -141,8 +141,7 @@ def schema_of(run: JetRun, classes: Sequence[str]) -> EventSchema:
 def network_of(run: JetRun, classes: Sequence[str], table: JetTable, *, jets: int) -> JetNetwork:
     """A fresh network for some classes, with the statistics of the jets, or one that starts from the pretrained one."""
     device = find_device(run.device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.training.seed)
+    with seeded(run.training.seed):
         if run.pretrained is not None:
             old = JetNetwork.from_pretrained(run.pretrained)
             return replace_classes(old, classes, jets=jets, generate=jets == 1).to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from evenet_hep.errors import ConfigError
@@ -13,12 +16,13 @@ def find_device(name: str) -> torch.device:
     Parameters
     ----------
     name : str
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the first GPU, or the CPU where there is none.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or ``"auto"``: the first GPU, or the CPU where there is none. Other
+        kinds that PyTorch knows are taken as they are; nothing here was tried on them.
 
     Raises
     ------
     ConfigError
-        For another name, and for a GPU that is not there.
+        For a name that PyTorch does not know, and for a GPU that is not there.
 
     Examples
     --------
@@ -32,7 +36,27 @@ def find_device(name: str) -> torch.device:
     except RuntimeError as error:
         msg = f"device must be 'auto', 'cpu', 'cuda' or 'cuda:1'; found {name!r}"
         raise ConfigError(msg) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        msg = f"device {name!r} was asked for, but this process sees no GPU"
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        number = torch.cuda.device_count()
+        seen = "no GPU" if number == 0 else f"{number} of them, counted from cuda:0"
+        msg = f"device {name!r} was asked for, but this process sees {seen}"
         raise ConfigError(msg)
     return device
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A context with PyTorch's random numbers from a seed, on all devices; the caller's go on behind it.
+
+    Examples
+    --------
+    >>> with seeded(1):
+    ...     first = torch.rand(2)
+    >>> with seeded(1):
+    ...     torch.equal(first, torch.rand(2))
+    True
+    """
+    in_use = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=in_use):
+        torch.manual_seed(seed)
+        yield

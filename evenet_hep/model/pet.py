@@ -304,7 +304,7 @@ class PET(nn.Module):
                 with context(taken):
                     x = x + self.local(rows.take(seen), self.coordinates, rows)
             entered = x.clone() if runs_half(x, rows, self.config.heads) else x  # those blocks work in place
-            with context(x) if is_narrow(width) else nullcontext():
+            with context(x) if is_narrow(width) and x.device.type == "cpu" else nullcontext():
                 for block in self.blocks:
                     x = block(x, rows)
             return x + entered

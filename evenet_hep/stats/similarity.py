@@ -12,7 +12,7 @@ unrelated representations of few events and many features; ``debiased`` uses the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def cka(
     """
     kind = _Kind(kernel, threshold, debiased)
     x, y = (_features(name, a) for name, a in (("first", first), ("second", second)))
-    _check(kind, x, y)
+    _check(kind, {"first": x, "second": y})
     prepare, compare = kind.ways([x, y])
     return compare(prepare(x), prepare(y))
 
@@ -119,6 +119,10 @@ def cka_of_ensembles(
     InputError
         As for :func:`cka`, and for ensembles without a pair.
 
+    Notes
+    -----
+    The kernels of all members of ``first`` are held at once, n_events times n_events numbers each.
+
     Examples
     --------
     >>> rng = np.random.default_rng(1)
@@ -137,8 +141,10 @@ def cka_of_ensembles(
     kind = _Kind(kernel, threshold, debiased)
     x = [_features("first", member) for member in first]
     y = x if second is None else [_features("second", member) for member in second]
-    for member in (*x, *y):
-        _check(kind, x[0], member)
+    for member in x:
+        _check(kind, {"first": x[0], "a member of first": member})
+    for member in y if second is not None else []:
+        _check(kind, {"first": x[0], "a member of second": member})
     prepare, compare = kind.ways([*x, *y])
     ours = [prepare(member) for member in x]  # once for all pairs: that is most of the work
     pairs = np.full((len(x), len(y)), np.nan)
@@ -175,10 +181,12 @@ class _Kind(NamedTuple):
         return np.asarray(k / np.linalg.norm(k))
 
 
-def _check(kind: _Kind, x: FloatArray, y: FloatArray) -> None:
+def _check(kind: _Kind, members: Mapping[str, FloatArray]) -> None:
     least = 4 if kind.debiased else 2
+    x, y = members.values()
     if len(x) != len(y) or len(x) < least:
-        msg = f"first and second must hold the same events, at least {least}; found {len(x)} and {len(y)}"
+        names = " and ".join(members)
+        msg = f"{names} must hold the same events, at least {least}; found {len(x)} and {len(y)}"
         raise InputError(msg)
     if kind.kernel not in ("linear", "rbf"):
         msg = f"kernel must be linear or rbf; found {kind.kernel!r}"
@@ -186,7 +194,7 @@ def _check(kind: _Kind, x: FloatArray, y: FloatArray) -> None:
     if not kind.threshold > 0:
         msg = f"threshold must be positive; found {kind.threshold}"
         raise InputError(msg)
-    for name, a in (("first", x), ("second", y)):
+    for name, a in members.items():
         if not np.ptp(a, axis=0).any():
             msg = f"{name} must differ between events; all {len(a)} are the same"
             raise InputError(msg)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from evenet_hep.errors import ConfigError, InputError
+from evenet_hep.model.devices import seeded
 from evenet_hep.model.graph import GraphNetwork, multilabel_loss
 from evenet_hep.model.heads.classification import classification_loss
 from evenet_hep.model.layers import require
@@ -50,7 +51,7 @@ class GraphTrainingConfig:
     seed : int
         Of the order of the events.
     precision : {"single", "bf16"}
-        bf16 computes products in bfloat16, for GPUs; weights, sums and the output layer stay in single precision.
+        bf16 computes products in bfloat16, for GPUs; weights, the output layer and validation stay in single precision.
     """
 
     epochs: int = 20
@@ -164,12 +165,14 @@ def train_graph(
     Returns
     -------
     GraphTraining
-        With one thread, the same events, weights and seed give the same result.
+        On a processor with one thread the same events, weights and seed give the same result, otherwise the same
+        within rounding.
 
     Raises
     ------
     InputError
-        For a sample without events, targets that do not fit the network, or a loss that is not finite.
+        For a sample without events, targets that do not fit the network, or a loss that is not finite: that is seen
+        behind the step, and the network is spoilt.
     """
     config = config or GraphTrainingConfig()
     for name, sample in (("training", training), ("validation", validation)):
@@ -234,8 +237,7 @@ def train_ensemble(
     found = []
     for member in range(members):
         seed = config.seed + member
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             model = make(member)
         run = dataclasses.replace(config, seed=seed)
         found.append(train_graph(model, training, validation, run, progress=progress))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from evenet_hep.errors import InputError
+from evenet_hep.model.devices import seeded
 from evenet_hep.model.jets import JetNetwork
 from evenet_hep.stats.reweighting import Closure, reweighting_closure, reweighting_weights
 from evenet_hep.stats.weak import WeakConfig, assign_folds, train_weak_classifiers
@@ -91,8 +92,7 @@ def scores_out_of_fold(
     for fold in range(n_folds):
         parts = _training_parts(samples, folds, fold, config.seed)
         home = None if folder is None else Path(folder) / f"fold-{fold}"
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed * 1009 + fold)
+        with seeded(config.seed * 1009 + fold):
             model = make()
         trained = train_jets(model, *parts, config, folder=home).model
         for sample, which, found in zip(samples, folds, scores, strict=True):

@@ -214,12 +214,14 @@ def train_jets(
     Returns
     -------
     JetTraining
-        With one thread, the same jets, weights and seed give the same result, cut off or not.
+        On a processor with one thread the same jets, weights and seed give the same result, cut off or not; otherwise
+        the same within rounding.
 
     Raises
     ------
     InputError
-        For a sample without jets, labels that do not fit the network, or a loss that is not finite.
+        For a sample without jets, labels that do not fit the network, or a loss that is not finite: that is seen behind
+        the step, and the network is spoilt; what is in ``folder`` is not.
     FileError
         For a folder with a run of another configuration.
     """
@@ -389,7 +391,7 @@ def _fit(
     state, best = _resume(home, model, optimizer, course, signature)
     while state.epoch < config.epochs and not 0 < config.patience <= state.waited:
         start = time.perf_counter()
-        with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             means = _train_epoch(model, training, config, losses, weights, optimizer, course, state.epoch)
             measured = _validate(model, validation, config, losses, weights)
         row = {

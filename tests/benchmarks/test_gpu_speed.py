@@ -20,6 +20,7 @@ pytestmark = [
 ]
 ROUNDS = int(os.environ.get("EVENET_BENCHMARK_ROUNDS", "5"))
 Case = Callable[[], object]
+Logits = Callable[[], Tensor]
 
 
 def sibling(name: str) -> ModuleType:
@@ -60,13 +61,13 @@ def report(cases: dict[str, Case], events: int) -> None:
         print(f"{name:26s} batch {events:6d} {events / value:9.0f} events/s {first / value:6.2f} times")
 
 
-def autocast(run: Case, matmul: str, half: bool) -> Case:
+def autocast(run: Logits, matmul: str, half: bool) -> Logits:
     """The same with another arithmetic of matrices."""
 
-    def changed() -> None:
+    def changed() -> Tensor:
         torch.set_float32_matmul_precision(matmul)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
-            run()
+            return run()
 
     return changed
 
@@ -80,87 +81,66 @@ def to_gpu(network: nn.Module) -> nn.Module:
     return network.cuda()
 
 
-def on_the_gpu(run: Case) -> Case:
-    """The same with tensors that are made on the way on the GPU: those of the reference's inputs are."""
-
-    def changed() -> None:
-        with torch.device("cuda"):
-            run()
-
-    return changed
-
-
 ARITHMETIC = {"fp32": ("highest", False), "tf32": ("high", False), "bf16": ("high", True)}
+
+
+def logits_of(batch: int, folder: Path) -> tuple[dict[str, nn.Module], dict[str, Logits]]:
+    """The networks, the reference first where there is one, and what each says of the same events."""
+    base = sibling("test_model_speed")
+    tools = base.parity()
+    reference, model = base.networks(tools, folder)
+    objects, mask, features = (x.cuda() for x in tools.events(base.multiplicities(batch), seed=0))
+    model = model.cuda()
+    networks: dict[str, nn.Module] = {}
+    logits: dict[str, Logits] = {}
+    if reference is not None:
+        reference = networks["reference"] = to_gpu(reference)
+        x = tools.logged(objects.cpu(), model.schema.objects).cuda()
+        y = tools.logged(features.cpu(), model.schema.event_features).cuda()
+        logits["reference"] = lambda: reference(x, mask, y)
+    networks["ours"] = model
+    logits["ours"] = lambda: model(objects, mask, features)["classification"]
+    return networks, logits
 
 
 @pytest.mark.parametrize("batch", [1024, 8192])
 def test_inference(batch: int, tmp_path: Path) -> None:
-    base = sibling("test_model_speed")
-    tools = base.parity()
-    reference, model = base.networks(tools, tmp_path)
-    objects, mask, features = (x.cuda() for x in tools.events(base.multiplicities(batch), seed=0))
-    model = model.cuda()
-    runs: dict[str, Case] = {}
-    if reference is not None:
-        reference = to_gpu(reference)
-        x = tools.logged(objects.cpu(), model.schema.objects).cuda()
-        y = tools.logged(features.cpu(), model.schema.event_features).cuda()
-        runs["reference"] = on_the_gpu(lambda: reference(x, mask, y))
-    runs["ours"] = lambda: model(objects, mask, features)
-    cases = {
-        f"{name}, {kind}": autocast(run, *how)
-        for kind, how in ARITHMETIC.items()
-        for name, run in runs.items()
-    }
+    _, logits = logits_of(batch, tmp_path)
     print(f"\n{torch.cuda.get_device_name()}, torch {torch.__version__}")
     if batch == 1024:
         for kind, dtype in (("highest", torch.float32), ("high", torch.float32), ("high", torch.bfloat16)):
             torch.set_float32_matmul_precision(kind)
-            print(
-                f"matrix rate, {kind} {str(dtype).removeprefix('torch.')}: {matrix_rate(dtype) / 1e12:.0f} TFLOP/s"
-            )
+            name = str(dtype).removeprefix("torch.")
+            print(f"matrix rate, {kind} {name}: {matrix_rate(dtype) / 1e12:.0f} TFLOP/s")
     with torch.inference_mode():
-        report(cases, batch)
+        report(
+            {
+                f"{name}, {kind}": autocast(run, *how)
+                for kind, how in ARITHMETIC.items()
+                for name, run in logits.items()
+            },
+            batch,
+        )
     print(f"at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 
 @pytest.mark.parametrize("batch", [1024, 4096])
 def test_training(batch: int, tmp_path: Path) -> None:
-    base = sibling("test_model_speed")
-    tools = base.parity()
-    reference, model = base.networks(tools, tmp_path)
-    objects, mask, features = (x.cuda() for x in tools.events(base.multiplicities(batch), seed=0))
-    model = model.cuda()
-    labels = torch.randint(len(model.schema.classes), (batch,), device="cuda")
+    networks, logits = logits_of(batch, tmp_path)
+    classes = next(iter(logits.values()))().shape[1]
+    labels = torch.randint(classes, (batch,), device="cuda")
 
-    def step(network: nn.Module, logits: Callable[[], Tensor]) -> Case:
-        optimiser = torch.optim.AdamW(network.train().parameters(), lr=1e-5)
+    def step(name: str, how: tuple[str, bool]) -> Case:
+        optimiser = torch.optim.AdamW(networks[name].train().parameters(), lr=1e-5)
+        run_forward = autocast(logits[name], *how)
 
         def run() -> None:
             optimiser.zero_grad()
-            loss = F.cross_entropy(logits(), labels)
-            loss.backward()
+            F.cross_entropy(run_forward().float(), labels).backward()
             optimiser.step()
 
         return run
 
-    runs: dict[str, Case] = {}
-    if reference is not None:
-        reference = to_gpu(reference)
-        x = tools.logged(objects.cpu(), model.schema.objects).cuda()
-        y = tools.logged(features.cpu(), model.schema.event_features).cuda()
-        runs["reference"] = on_the_gpu(step(reference, lambda: reference(x, mask, y)))
-
-    def ours() -> Tensor:
-        found: Tensor = model(objects, mask, features)["classification"]
-        return found
-
-    runs["ours"] = step(model, ours)
-    cases = {
-        f"{name}, {kind}": autocast(run, *how)
-        for kind, how in ARITHMETIC.items()
-        for name, run in runs.items()
-    }
     print()
-    report(cases, batch)
+    report({f"{name}, {kind}": step(name, how) for kind, how in ARITHMETIC.items() for name in logits}, batch)
     print(f"at most {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

@@ -14,6 +14,9 @@ import torch
 
 from evenet_hep import EveNet, EveNetConfig, EventSchema, Predictor
 from evenet_hep.events.jets import jet_schema
+from evenet_hep.events.kinematic_labels import LABELS
+from evenet_hep.graph_study.plan import GraphStudyPlan
+from evenet_hep.graph_study.study import run_study
 from evenet_hep.model.graph import GraphConfig, GraphNetwork
 from evenet_hep.model.jet_kinematics import JetKinematics, KinematicsConfig, sample_jets
 from evenet_hep.model.jets import JetConfig, JetNetwork
@@ -134,6 +137,23 @@ def test_pairs_are_those_of_the_processor() -> None:
     assert there.is_pair is None
     for name in ("event", "sender", "receiver"):
         assert torch.equal(getattr(there, name).cpu(), getattr(here, name)), name
+    wanted = [
+        (e, i, j)
+        for e, n in enumerate(mask.sum(dim=1).tolist())
+        for i in range(n)
+        for j in range(n)
+        if i != j
+    ]
+    first = {int(e): int((here.event == e).nonzero()[0]) for e in here.event.unique()}
+    event = there.event[there.receiver].cpu()
+    start = torch.tensor([first[int(e)] for e in event])
+    found = zip(
+        event.tolist(),
+        (there.receiver.cpu() - start).tolist(),
+        (there.sender.cpu() - start).tolist(),
+        strict=True,
+    )
+    assert sorted(found) == sorted(wanted)
     values = torch.randn(len(here.sender), 5)
     for mean in (True, False):
         torch.testing.assert_close(
@@ -208,7 +228,11 @@ def test_jet_network_trains_resumes_and_generates(tmp_path: Path) -> None:
         train_jets(
             copy.deepcopy(start).cuda(), sample, sample, config, folder=tmp_path / "run", progress=stop
         )
-    again = train_jets(copy.deepcopy(start).cuda(), sample, sample, config, folder=tmp_path / "run")
+    later: list[Any] = []
+    again = train_jets(
+        copy.deepcopy(start).cuda(), sample, sample, config, folder=tmp_path / "run", progress=later.append
+    )
+    assert [row["epoch"] for row in later] == [2.0, 3.0]
     losses = [run.history.val_loss for run in (whole, again)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert losses[0][-1] < losses[0][0]
@@ -217,6 +241,27 @@ def test_jet_network_trains_resumes_and_generates(tmp_path: Path) -> None:
     drawn = sample_jets(trained, again.model, torch.arange(8, device="cuda") % 2, steps=2)
     assert drawn.constituents.is_cuda
     assert torch.isfinite(drawn.constituents).all()
+
+
+def test_the_graph_study_runs_there(tmp_path: Path) -> None:
+    """Two processes share the GPU, and the comparison is made of what they leave."""
+    out, data = tmp_path / "out", tmp_path / "data"
+    (out / "events").mkdir(parents=True)
+    data.mkdir()
+    for number, name in enumerate("ab"):
+        (data / f"{name}.root").touch()
+        objects, mask, features = made_up(300, slots=18, seed=number)
+        mask[:, 0] = True
+        labels = torch.rand(300, len(LABELS)).round()
+        content = {"objects": objects, "mask": mask, "event_features": features, "labels": labels}
+        arrays: dict[str, Any] = {key: value.numpy() for key, value in content.items()}
+        np.savez(out / "events" / f"{name}.npz", **arrays)
+    plan = GraphStudyPlan(
+        pretraining=("a", "b"), tasks={"a, b": ("a", "b")}, sizes=(60,), seeds=2, epochs=1, pretraining_epochs=1, pretraining_events=100,
+        validation=20, test=40, compared=30, network=GraphConfig(width=16, hidden=16), batch_size=32, precision="bf16",
+    )  # fmt: skip
+    found = run_study(data, out, plan, device="cuda", cores=2)
+    assert len(found["a, b, 60"]["accuracy"]["multilabel"]) == 2
 
 
 def test_workers_take_the_gpu_and_give_the_same_scores(tmp_path: Path, samples: dict[str, Path]) -> None:

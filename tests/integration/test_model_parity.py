@@ -359,11 +359,13 @@ class Reference(nn.Module):
 
     def encode(self, objects: Tensor, mask: Tensor, event_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors of objects and event features, and the event token."""
-        valid, one = mask[..., None], torch.ones(len(mask), 1, 1, dtype=torch.bool)
+        valid, one = mask[..., None], torch.ones(len(mask), 1, 1, dtype=torch.bool, device=mask.device)
         x = self.sequential_normalizer(objects.clone(), valid)
         condition = self.GlobalEmbedding(self.global_normalizer(event_features[:, None].clone(), one), one)
-        no_time = torch.zeros(*mask.shape, 1)
-        points = self.PET(x, x[..., [2, 3]], valid, torch.zeros(len(mask)), None, no_time)
+        no_time, time = (
+            torch.zeros(*shape, device=mask.device) for shape in ((*mask.shape, 1), (len(mask),))
+        )
+        points = self.PET(x, x[..., [2, 3]], valid, time, None, no_time)
         encoded: tuple[Tensor, Tensor, Tensor] = self.ObjectEncoder(points, valid, condition, one)
         return encoded
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from evenet_hep.graph_study.events import (
     read_processes,
     task_samples,
 )
+from evenet_hep.graph_study.networks import NetworkJob, train_all, train_groups
 from evenet_hep.graph_study.plan import METHODS, PRETRAINING, TASKS, GraphStudyPlan, read_plan
 from evenet_hep.graph_study.report import format_tables
 from evenet_hep.graph_study.study import run_study
@@ -162,8 +164,13 @@ def test_plans_from_files(tmp_path: Path) -> None:
     path.write_text("size: 3\n")
     with pytest.raises(ConfigError, match="has unknown key 'size'; allowed are pretraining"):
         read_plan(path)
-    with pytest.raises(ConfigError, match="one number or one per size; found \\(3, 4\\) for the sizes"):
+    with pytest.raises(ConfigError, match="one or one per size; found \\(3, 4\\) for the sizes"):
         GraphStudyPlan(epochs=(3, 4))
+    for wrong in (2.5, "20", True, 0):
+        with pytest.raises(ConfigError, match="epochs must be whole numbers from 1 on"):
+            GraphStudyPlan(epochs=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="precision must be 'single' or 'bf16'; found 'fp16'"):
+        GraphStudyPlan(precision="fp16")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="seeds must be at least 1; found 0"):
         GraphStudyPlan(seeds=0)
     with pytest.raises(FileError, match="is no plan of a study"):
@@ -196,3 +203,27 @@ def test_events_of_files(tmp_path: Path) -> None:
     assert 150 < len(first.objects) <= 200
     assert first.labels.shape[1] == len(LABELS)
     assert torch.equal(first.objects, again.objects)
+
+
+def test_a_training_that_fails_ends_the_study(data: tuple[Path, Path]) -> None:
+    """Its reason is said at once, and the processes end; what is there is kept."""
+    _, out = data
+    plan = dataclasses.replace(PLAN, sizes=(40,), seeds=1, tasks={"c, a": ("c", "a")})
+    said: list[str] = []
+    first = NetworkJob(out, plan, SCHEMA, "cpu", "multiclass")
+    broken = dataclasses.replace(first, method="from scratch", task="c, a", size=40_000)
+    train_all([first], cores=1, say=said.append)
+    with pytest.raises(InputError, match="40000 events per class needs more events"):
+        list(train_groups({"one": [broken], "two": [first]}, len, cores=2, say=said.append))
+    assert "what is being trained goes on to its end" in said[-1]
+    assert first.is_done
+
+
+def test_events_that_were_replaced_are_read_again(data: tuple[Path, Path]) -> None:
+    _, out = data
+    job = NetworkJob(out, PLAN, SCHEMA, "cpu", "from scratch", task="c, a", size=40)
+    before = job.test_sample()
+    path = out / "events" / "c.npz"
+    np.savez(path, **toy(9))  # type: ignore[arg-type]
+    os.utime(path, ns=(1, 1))
+    assert not torch.equal(job.test_sample().event_features, before.event_features)

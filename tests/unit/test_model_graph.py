@@ -16,7 +16,7 @@ import torch
 from evenet_hep import EveNet, EveNetConfig, EventCloud, EventSchema, Feature, Predictor
 from evenet_hep.errors import CheckpointError, ConfigError, PredictionError
 from evenet_hep.model.graph import GraphConfig, GraphNetwork, multilabel_loss, pair_features
-from evenet_hep.model.pairs import pair_up
+from evenet_hep.model.pairs import pair_up, sum_runs
 
 CLASSES = tuple("abcdefghijkl")
 SMALL = GraphConfig(width=16, hidden=24)
@@ -98,7 +98,7 @@ def test_the_masked_layout_gives_what_the_rows_give(
         expected = network.stages(*batch)
         monkeypatch.setattr(
             torch.compiler, "is_compiling", lambda: True
-        )  # as on a GPU: one group with a mask
+        )  # as in an exported network: one group with a mask
         assert pair_up(batch[1]).is_pair is not None
         found = network.stages(*batch)
     for name, value in expected.items():
@@ -256,3 +256,18 @@ def test_predictor_names_labels(tmp_path: Path) -> None:
         raw = model(*cloud.to_torch())["multilabel"]
     np.testing.assert_allclose(found.multilabel.n_tops, raw[:, 0], rtol=1e-5)
     np.testing.assert_allclose(found.multilabel.has_higgs, raw[:, 1].sigmoid(), rtol=1e-5)
+
+
+def test_sums_over_senders_in_one_kernel_are_those_of_the_groups() -> None:
+    """What GPUs run: the same sums and gradients, also for objects that are alone."""
+    for counts in ([3, 1, 0, 5, 1, 3], [1, 1, 0]):
+        pairs = pair_up(torch.arange(6) < torch.tensor(counts)[:, None])
+        values = torch.randn(len(pairs.sender), 4, dtype=torch.float64)
+        others = torch.tensor([n - 1 for n in sorted(counts) for _ in range(n)])
+        weights = torch.randn(len(others), 4, dtype=torch.float64)
+        first, second = (values.clone().requires_grad_() for _ in range(2))
+        totals = (pairs.over_senders(first, mean=False), sum_runs(second, others))
+        torch.testing.assert_close(totals[1], totals[0])
+        for total in totals:
+            (total * weights).sum().backward()
+        torch.testing.assert_close(second.grad, first.grad)
