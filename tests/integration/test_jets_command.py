@@ -132,7 +132,11 @@ def test_classify_resumes_and_the_network_is_called_on_files(data: Path, tmp_pat
     pytest.importorskip("xgboost")
     sources, out = tops_and_quarks(data), tmp_path / "run"
     words = ["classify", *sources, "--class", "top", "--class", "quark", "--size", "tiny", "--out", out, "--batch-size", 32, "--rate", 3e-3]  # fmt: skip
-    code, text, err = command(*words, "--epochs", 3)
+    code, _, err = command(*words, "--device", "gpu")
+    assert code == 1
+    assert "device must be 'auto', 'cpu', 'cuda' or 'cuda:1'; found 'gpu'" in err
+    assert not out.exists()
+    code, text, err = command(*words, "--epochs", 3, "--device", "cpu")
     assert code == 0, err
     found = json.loads((out / "result.json").read_text())
     assert found["trees_auc"]["top"][0] > 0.9

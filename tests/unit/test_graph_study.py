@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from evenet_hep import EventSchema
+from evenet_hep import EventSchema, cli
 from evenet_hep.errors import ConfigError, FileError, InputError
 from evenet_hep.events.kinematic_labels import LABELS
 from evenet_hep.graph_study.events import (
@@ -161,6 +163,8 @@ def test_plans_from_files(tmp_path: Path) -> None:
     path.write_text("pretraining: [a, b]\ntasks:\n  t: [a, b]\nsizes: [10]\nnetwork:\n  width: 8\n")
     plan = read_plan(path, seeds=1)
     assert (plan.sizes, plan.seeds, plan.network.width, plan.tasks) == ((10,), 1, 8, {"t": ("a", "b")})
+    path.write_text("sizes: [10, 20]\nepochs: [3, 1]\nprecision: bf16\n")
+    assert [read_plan(path).epochs_of(size) for size in (10, 20)] == [3, 1]
     path.write_text("size: 3\n")
     with pytest.raises(ConfigError, match="has unknown key 'size'; allowed are pretraining"):
         read_plan(path)
@@ -227,3 +231,22 @@ def test_events_that_were_replaced_are_read_again(data: tuple[Path, Path]) -> No
     np.savez(path, **toy(9))  # type: ignore[arg-type]
     os.utime(path, ns=(1, 1))
     assert not torch.equal(job.test_sample().event_features, before.event_features)
+
+
+def test_the_command(data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out = data
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(
+        "pretraining: [a, b]\ntasks: {'c, a': [c, a]}\nsizes: [40]\nepochs: [1]\npretraining_epochs: 1\nvalidation: 20\n"
+        "test: 40\ncompared: 30\nnetwork: {width: 8, hidden: 8}\n"
+    )
+    words = ["graph-study", str(folder), "--out", str(out), "--plan", str(plan), "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", ["evenet-hep", *words, "--device", "cuda:9"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    assert not (out / "plan.txt").exists()
+    monkeypatch.setattr(sys, "argv", ["evenet-hep", *words, "--device", "cpu", "--cores", "1"])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    assert "| c, a, 40 | multilabel |" in (out / "tables.md").read_text()
