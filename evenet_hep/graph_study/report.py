@@ -92,6 +92,8 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> None:
     for name, result in results.items():
         task, size = name.rsplit(", ", 1)
         tasks.setdefault(task, {})[int(size)] = result["accuracy"]
+    every = [size for found in tasks.values() for size in found]
+    smallest, largest = min(every), max(every)
     columns = min(3, len(tasks))
     rows = -(-len(tasks) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
@@ -107,5 +109,6 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> None:
                 sizes * shift, [x.mean() for x in values], errors, marker="o", capsize=2, label=method
             )
         panel.set(xscale="log", xlabel="training events per class", ylabel="test accuracy", title=task)
+        panel.set_xlim(0.7 * smallest, 1.4 * largest)
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
