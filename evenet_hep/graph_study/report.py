@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from evenet_hep.graph_study.plan import METHODS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def format_tables(results: Mapping[str, Any]) -> str:
@@ -60,15 +64,10 @@ def mean_and_error(values: Sequence[float]) -> str:
 
 def draw_curves(results: Mapping[str, Any], path: Path) -> None:
     """Validation accuracy of each epoch, mean and uncertainty of the seeds, one panel per task and size."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  only who draws needs it
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415  only who draws needs it
 
-    columns = min(3, len(results))
-    rows = -(-len(results) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[len(results) :]:
-        panel.set_axis_off()
-    for panel, (task, result) in zip(panels, results.items(), strict=False):
+    figure, panels = _panels(len(results))
+    for panel, (task, result) in zip(panels, results.items(), strict=True):
         for method in METHODS:
             accuracy = np.array(
                 [[epoch["accuracy"] for epoch in curve] for curve in result["curves"][method]]
@@ -80,27 +79,21 @@ def draw_curves(results: Mapping[str, Any], path: Path) -> None:
                 error = accuracy.std(axis=0, ddof=1) / len(accuracy) ** 0.5
                 panel.fill_between(epochs, mean - error, mean + error, alpha=0.25, color=line.get_color())
         panel.set(xlabel="epoch", ylabel="validation accuracy", title=task)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
 
 
 def draw_sizes(results: Mapping[str, Any], path: Path) -> None:
     """Test accuracy against training events per class, mean and uncertainty of the seeds, one panel per task."""
-    from matplotlib.figure import Figure  # noqa: PLC0415  only who draws needs it
-
     tasks: dict[str, dict[int, Any]] = {}
     for name, result in results.items():
         task, size = name.rsplit(", ", 1)
         tasks.setdefault(task, {})[int(size)] = result["accuracy"]
     every = [size for found in tasks.values() for size in found]
     smallest, largest = min(every), max(every)
-    columns = min(3, len(tasks))
-    rows = -(-len(tasks) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel in panels[len(tasks) :]:
-        panel.set_axis_off()
-    for panel, (task, found) in zip(panels, tasks.items(), strict=False):
+    figure, panels = _panels(len(tasks))
+    for panel, (task, found) in zip(panels, tasks.items(), strict=True):
         sizes = np.array(sorted(found))
         for shift, method in zip((0.95, 1.0, 1.05), METHODS, strict=True):
             values = [np.array(found[size][method]) for size in sizes]
@@ -112,3 +105,16 @@ def draw_sizes(results: Mapping[str, Any], path: Path) -> None:
         panel.set_xlim(0.7 * smallest, 1.4 * largest)
     panels[0].legend(frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def _panels(number: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, three in a row."""
+    from matplotlib.figure import Figure  # noqa: PLC0415  only who draws needs it
+
+    columns = min(3, number)
+    rows = -(-number // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for panel in panels[number:]:
+        panel.set_axis_off()
+    return figure, panels[:number]
