@@ -124,12 +124,19 @@ class NetworkJob:
         plan = self.plan
         if not self.task:
             epochs, batch_size, ratio, seed = plan.pretraining_epochs, plan.batch_size, 1.0, 1
+            events = None
         else:
             batch_size = min(plan.batch_size, max(SMALLEST_BATCH, self.size // 4))
             ratio = 1.0 if self.method == METHODS[0] else BODY_RATIO
-            epochs, seed = plan.epochs_of(self.size), 10 + self.seed
+            epochs, seed, events = plan.epochs_of(self.size), 10 + self.seed, plan.events_per_epoch
         return GraphTrainingConfig(
-            epochs, batch_size, plan.rate, body_ratio=ratio, seed=seed, precision=plan.precision
+            epochs,
+            batch_size,
+            plan.rate,
+            body_ratio=ratio,
+            seed=seed,
+            precision=plan.precision,
+            events_per_epoch=events,
         )
 
     def _start(self) -> GraphNetwork:

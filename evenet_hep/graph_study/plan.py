@@ -44,6 +44,9 @@ class GraphStudyPlan:
         Of pretraining, and of all trainings; small sizes have a quarter of their events per class in a batch.
     epochs : int or tuple of int
         Of the tasks: one number, or one per size.
+    events_per_epoch : int, optional
+        Training events of an epoch of the tasks, where there are more: as in
+        :class:`~evenet_hep.training.graph.GraphTrainingConfig`. A pass over all of them by default.
     validation, test : int
         Events per class of each task.
     kept : float
@@ -65,6 +68,7 @@ class GraphStudyPlan:
     pretraining_events: int = 100_000
     pretraining_epochs: int = 20
     epochs: int | tuple[int, ...] = 20
+    events_per_epoch: int | None = None
     batch_size: int = 256
     validation: int = 1000
     test: int = 5000
@@ -87,6 +91,8 @@ class GraphStudyPlan:
             if getattr(self, name) < 1:
                 msg = f"{name} must be at least 1; found {getattr(self, name)}"
                 raise ConfigError(msg)
+        events = self.events_per_epoch
+        require(events is None or events >= 1, "events_per_epoch", "at least 1, or None", events)
         if not self.sizes or min(self.sizes) < 1 or not 0 < self.kept < 1:
             msg = f"sizes must be positive and kept lie between 0 and 1; found {self.sizes} and {self.kept}"
             raise ConfigError(msg)

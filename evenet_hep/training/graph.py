@@ -37,7 +37,10 @@ class GraphTrainingConfig:
     Parameters
     ----------
     epochs : int
-        Passes over the training events.
+        Epochs, by default passes over the training events. The network is validated behind each.
+    events_per_epoch : int, optional
+        Training events of an epoch: less than a pass shows sooner how far the network is. Every event is seen once
+        before any is seen again, across epochs. A number above that of the training events is a pass.
     batch_size : int
         Events per step.
     rate : float
@@ -51,7 +54,7 @@ class GraphTrainingConfig:
     seed : int
         Of the order of the events.
     precision : {"single", "bf16"}
-        bf16 computes products in bfloat16, for GPUs; weights, the output layer and validation stay in single precision.
+        bf16 computes products in bfloat16, for GPUs and processors that have it; weights, the output layer and validation stay in single precision.
     """
 
     epochs: int = 20
@@ -62,10 +65,13 @@ class GraphTrainingConfig:
     clip: float = 1.0
     seed: int = 0
     precision: Literal["single", "bf16"] = "single"
+    events_per_epoch: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
+        events = self.events_per_epoch
+        require(events is None or events >= 1, "events_per_epoch", "at least 1, or None", events)
         for name in ("rate", "body_ratio", "clip"):
             require(getattr(self, name) > 0, name, "positive", getattr(self, name))
         require(self.precision in ("single", "bf16"), "precision", "'single' or 'bf16'", self.precision)
@@ -182,17 +188,17 @@ def train_graph(
     optimizer = torch.optim.AdamW(groups, fused=device.type == "cuda")
     training, validation = training.to(device), validation.to(device)
     class_weight = None if model.config.labels else balanced_weights(training.target, model.schema.classes)
-    steps = config.epochs * math.ceil(len(training.target) / config.batch_size)
+    events = min(len(training.target), config.events_per_epoch or len(training.target))  # of an epoch
+    steps = config.epochs * math.ceil(events / config.batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _ramp(step, steps))
-    generator = torch.Generator().manual_seed(config.seed)
+    orders = _orders(len(training.target), events, torch.Generator().manual_seed(config.seed))
     history: list[Epoch] = []
     best, weights, seconds = 0, {}, 0.0
     for epoch in range(config.epochs):
         start = time.perf_counter()
         total = 0.0
         model.train()
-        order = torch.randperm(len(training.target), generator=generator).to(device)
-        for rows in order.split(config.batch_size):
+        for rows in next(orders).to(device).split(config.batch_size):
             with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 loss = _loss(model, training.take(rows), class_weight)
             _step(model, optimizer, loss, config.clip)
@@ -203,13 +209,23 @@ def train_graph(
                 raise InputError(msg)
             total += value * len(rows)
         seconds += time.perf_counter() - start
-        history.append(_validate(model, validation, total / len(training.target), seconds))
+        history.append(_validate(model, validation, total / events, seconds))
         if history[-1].validation_loss <= history[best].validation_loss:
             best = epoch
             weights = {name: value.clone() for name, value in model.state_dict().items()}
         progress(epoch, history[-1])
     model.load_state_dict(weights)
     return GraphTraining(model.eval(), tuple(history), best)
+
+
+def _orders(events: int, per_epoch: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Rows of one epoch after the other, without end: every event once before any a second time."""
+    left = torch.empty(0, dtype=torch.int64)
+    while True:
+        if len(left) < per_epoch:
+            left = torch.cat([left, torch.randperm(events, generator=generator)])
+        yield left[:per_epoch]
+        left = left[per_epoch:]
 
 
 def train_ensemble(

@@ -73,6 +73,27 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not() -> None:
     assert any(not torch.equal(v, c.model.state_dict()[k]) for k, v in a.model.state_dict().items())
 
 
+@pytest.mark.parametrize("events", [32, 64])
+def test_shorter_epochs_are_the_same_steps_validated_more_often(events: int) -> None:
+    training, validation = back_to_back(96, 1), back_to_back(32, 2)
+    passes = GraphTrainingConfig(epochs=2, batch_size=32)
+    short = dataclasses.replace(passes, epochs=192 // events, events_per_epoch=events)
+    a, b = (train_graph(make(), training, validation, config).history for config in (passes, short))
+    assert len(b) == 192 // events
+    assert b[-1].validation_loss == a[-1].validation_loss
+    assert b[-1].validation_loss != b[0].validation_loss
+
+
+def test_an_epoch_of_more_events_than_there_are_is_a_pass() -> None:
+    training, validation = back_to_back(96, 1), back_to_back(32, 2)
+    passes = GraphTrainingConfig(epochs=1, batch_size=32)
+    more = dataclasses.replace(passes, events_per_epoch=1000)
+    a, b = (train_graph(make(), training, validation, config).history for config in (passes, more))
+    assert b[0][:3] == a[0][:3]
+    with pytest.raises(ConfigError, match="events_per_epoch must be at least 1, or None; found 0"):
+        GraphTrainingConfig(events_per_epoch=0)
+
+
 def test_overfits_64_events_with_labels() -> None:
     sample = back_to_back(64, 5)
     config = dataclasses.replace(SMALL, labels=("number", "is_far", "is_near"), counts=1)
