@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from evenet_hep.graph_study.networks import NetworkJob, TrainedNetwork
 from evenet_hep.graph_study.plan import METHODS
 from evenet_hep.stats.similarity import cka_of_ensembles
 from evenet_hep.training.graph import class_accuracy, outputs_of, stages_of
+
+FloatArray = npt.NDArray[np.float64]
 
 GOAL = 0.99  # of the accuracy from scratch
 
@@ -76,14 +79,21 @@ def _similarities(
     """By stage and method: similarity with networks from scratch, and its spread over pairs of networks."""
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for stage in stages[METHODS[0]][0]:
-        first = _told_apart([each[stage] for each in stages[METHODS[0]]])
-        found[stage] = {}
-        for method in METHODS:
-            others = None if method == METHODS[0] else _told_apart([each[stage] for each in stages[method]])
-            pairs = len(first) * (len(first) - 1 if others is None else len(others))
-            similarity = cka_of_ensembles(first, others, kernel="rbf")[:2] if pairs else (np.nan, np.nan)
-            found[stage][method] = (float(similarity[0]), float(similarity[1]))
+        members = {name: _told_apart([each[stage] for each in networks]) for name, networks in stages.items()}
+        everyone = [x for each in members.values() for x in each]
+        method_of = np.repeat(list(members), [len(each) for each in members.values()])
+        pairs = np.full((len(everyone), len(everyone)), np.nan)
+        if len(everyone) > 1:
+            pairs = cka_of_ensembles(everyone, kernel="rbf").pairs  # NaN for a network and itself
+        scratch = pairs[method_of == METHODS[0]]
+        found[stage] = {method: _mean_and_spread(scratch[:, method_of == method]) for method in METHODS}
     return found
+
+
+def _mean_and_spread(pairs: FloatArray) -> tuple[float, float]:
+    values = pairs[np.isfinite(pairs)]
+    mean = float(values.mean()) if len(values) else float("nan")
+    return mean, float(values.std()) if len(values) > 1 else float("nan")
 
 
 def _told_apart(representations: Sequence[Any]) -> list[Any]:
