@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from evenet_hep.errors import ConfigError
-from evenet_hep.events.jet_files import (
-    read_jets,
-)
+from evenet_hep.events.jet_files import read_jets
 from evenet_hep.jet_studies.shared import (
     JetRun,
     Say,
@@ -17,6 +15,7 @@ from evenet_hep.jet_studies.shared import (
     find_all,
     network_of,
     nothing,
+    report_folds,
     schema_of,
     training_of,
     write_result,
@@ -29,10 +28,7 @@ from evenet_hep.training.jet_scores import (
     reweight_jets,
     reweight_with_trees,
 )
-from evenet_hep.training.jets import (
-    JetSample,
-    sample_of,
-)
+from evenet_hep.training.jets import JetSample, sample_of
 
 
 def reweight_simulations(
@@ -92,6 +88,7 @@ def reweight_simulations(
         found = reweight_jets(
             samples[0], samples[1], make, target_features=columns[0], source_features=columns[1],
             config=training_of(chosen, classify=True), n_folds=n_folds, folder=home / "networks",
+            progress=report_folds(say, n_folds),
         )  # fmt: skip
     names = ("mass", "softdrop_mass", "tau21", "tau32", "multiplicity", "pt")
     closure = {

@@ -11,11 +11,7 @@ import numpy.typing as npt
 from scipy.stats import chi2
 
 from evenet_hep.errors import ConfigError, InputError
-from evenet_hep.events.jet_files import (
-    JetPairs,
-    join_tables,
-    read_jet_pairs,
-)
+from evenet_hep.events.jet_files import JetPairs, join_tables, read_jet_pairs
 from evenet_hep.jet_studies.shared import (
     JetRun,
     Say,
@@ -23,6 +19,7 @@ from evenet_hep.jet_studies.shared import (
     find_all,
     network_of,
     nothing,
+    report_folds,
     schema_of,
     training_of,
     write_result,
@@ -31,12 +28,8 @@ from evenet_hep.model.jets import JetNetwork
 from evenet_hep.schema import EventSchema
 from evenet_hep.stats.cwola import CwolaConfig, CwolaSearch, NullToys, null_toys, search_cwola, tree_scorer
 from evenet_hep.stats.weak import WeakConfig
-from evenet_hep.training.jet_scores import (
-    network_scorer,
-)
-from evenet_hep.training.jets import (
-    sample_of,
-)
+from evenet_hep.training.jet_scores import network_scorer
+from evenet_hep.training.jets import sample_of
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -129,8 +122,9 @@ def search_jets(
             return network_of(chosen, schema.classes, pairs.jets, jets=2)
 
         scorer = network_scorer(
-            sample, make, config=training_of(chosen, classify=True), n_folds=n_folds, folder=home / "networks"
-        )
+            sample, make, config=training_of(chosen, classify=True), n_folds=n_folds, folder=home / "networks",
+            progress=report_folds(say, n_folds),
+        )  # fmt: skip
     found = search_cwola(pairs.mass, scorer, config, is_signal=is_signal if n_signal else None)
     say(f"significance {found.significance:.2f} after cuts, {found.uncut.significance:.2f} in the mass alone")
     if (quality := _fit_quality(found)) < POOR_FIT:

@@ -160,6 +160,15 @@ def training_of(run: JetRun, *, classify: bool = False) -> JetTrainingConfig:
     return dataclasses.replace(config, generation=0.0, smeared=0.0) if classify else config
 
 
+def report_folds(say: Say, n_folds: int) -> Callable[[int, Mapping[str, float]], None]:
+    """What to call with the number of a fold and a row of its history, to say it in a line."""
+
+    def report(fold: int, row: Mapping[str, float]) -> None:
+        report_rows(lambda text: say(f"fold {fold + 1} of {n_folds}, {text}"))(row)
+
+    return report
+
+
 def report_rows(say: Say) -> Callable[[Mapping[str, float]], None]:
     """What to call with a row of the history, to say it in a line."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,8 +24,13 @@ if TYPE_CHECKING:  # it brings iminuit
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 MakeNetwork = Callable[[], JetNetwork]
+FoldProgress = Callable[[int, Mapping[str, float]], None]
 
 VALIDATION_PART = 5  # one in so many training events decides which epoch is kept
+
+
+def _silent(_fold: int, _row: Mapping[str, float]) -> None:
+    """Show no progress."""
 
 
 class Reweighting(NamedTuple):
@@ -54,7 +60,7 @@ def scores_out_of_fold(
     config: JetTrainingConfig | None = None,
     n_folds: int = 5,
     folder: str | Path | None = None,
-    progress: Callable[[int, int], None] = lambda _fold, _folds: None,
+    progress: FoldProgress = _silent,
 ) -> tuple[FloatArray, FloatArray]:
     """Probability of every event to be of the first sample, by networks trained on the other folds.
 
@@ -71,7 +77,8 @@ def scores_out_of_fold(
     folder : path, optional
         Where the networks are kept, one folder per fold; the same call goes on where it was cut off.
     progress : callable
-        Called with the number of each finished fold and of all.
+        Called after every epoch with the number of the fold, from 0, and the row of
+        :func:`~evenet_hep.training.jets.train_jets`.
 
     Returns
     -------
@@ -94,11 +101,10 @@ def scores_out_of_fold(
         home = None if folder is None else Path(folder) / f"fold-{fold}"
         with seeded(config.seed * 1009 + fold):
             model = make()
-        trained = train_jets(model, *parts, config, folder=home).model
+        trained = train_jets(model, *parts, config, folder=home, progress=partial(progress, fold)).model
         for sample, which, found in zip(samples, folds, scores, strict=True):
             rows = torch.from_numpy(np.flatnonzero(which == fold))
             found[rows.numpy()] = probabilities_of(trained, _rows(sample, rows))[:, 1].double().numpy()
-        progress(fold + 1, n_folds)
     return scores[0], scores[1]
 
 
@@ -109,6 +115,7 @@ def network_scorer(
     config: JetTrainingConfig | None = None,
     n_folds: int = 5,
     folder: str | Path | None = None,
+    progress: FoldProgress = _silent,
 ) -> RowScorer:
     """A scorer for :func:`~evenet_hep.stats.cwola.search_cwola`; arguments as in :func:`scores_out_of_fold`.
 
@@ -120,7 +127,9 @@ def network_scorer(
 
     def score(window: IntArray, side_bands: IntArray) -> tuple[FloatArray, FloatArray]:
         first, second = (_rows(sample, torch.from_numpy(rows)) for rows in (window, side_bands))
-        return scores_out_of_fold(first, second, make, config=config, n_folds=n_folds, folder=folder)
+        return scores_out_of_fold(
+            first, second, make, config=config, n_folds=n_folds, folder=folder, progress=progress
+        )
 
     return score
 
@@ -137,6 +146,7 @@ def reweight_jets(
     n_bins: int = 30,
     clip: tuple[float, float] = (0.0, 100.0),
     folder: str | Path | None = None,
+    progress: FoldProgress = _silent,
 ) -> Reweighting:
     """Weights of a source that make it look like a target, by the likelihood ratio of a network, out of fold.
 
@@ -144,7 +154,7 @@ def reweight_jets(
     ----------
     target, source : JetSample
         Jets of both, such as those of two simulations.
-    make, config, n_folds, folder
+    make, config, n_folds, folder, progress
         As in :func:`scores_out_of_fold`.
     target_features, source_features : array-like, shape (n, n_features)
         What is compared before and after: see :func:`closure_features`.
@@ -153,7 +163,9 @@ def reweight_jets(
     clip : tuple of two floats
         Smallest and greatest weight.
     """
-    scores = scores_out_of_fold(target, source, make, config=config, n_folds=n_folds, folder=folder)
+    scores = scores_out_of_fold(
+        target, source, make, config=config, n_folds=n_folds, folder=folder, progress=progress
+    )
     return _reweighting(*scores, target_features, source_features, n_bins, clip)
 
 

@@ -213,10 +213,11 @@ def test_anomaly_with_trees_and_with_networks(data: Path, tmp_path: Path) -> Non
     assert 0 <= found["p_value_of_the_background_fit"] <= 1
     code, text, err = command(*words, "--degree", 0, "--out", tmp_path / "flat")
     assert (code, "does not follow the side bands" in text + err) == (0, True)
-    code, _, err = command(
+    code, text, err = command(
         *words, "--out", tmp_path / "nets", "--method", "network", "--size", "tiny", "--epochs", 1
     )
     assert code == 0, err
+    assert all(f"fold {number} of 2, epoch 1: loss" in text + err for number in (1, 2))
     assert sorted(p.name for p in (tmp_path / "nets" / "networks").iterdir()) == ["fold-0", "fold-1"]
     with np.load(tmp_path / "nets" / "scores.npz") as arrays:
         assert np.isfinite(arrays["score"]).all()
@@ -240,6 +241,11 @@ def test_reweight(data: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "weights.npz") as arrays:
         assert arrays["weight"].mean() == pytest.approx(1)
         assert len(arrays["weight"]) == len(arrays["event"])
+    networks = ("--size", "tiny", "--epochs", 1, "--folds", 2, "--out", tmp_path / "networks")
+    code, text, err = command("reweight", quarks, "--target", tops, *networks)
+    assert code == 0, err
+    assert "fold 2 of 2, epoch 1: loss" in text + err
+    assert (tmp_path / "networks" / "networks" / "fold-1").is_dir()
     code, _, err = command("reweight", quarks, "--target", tops, "--method", "x", "--out", tmp_path)
     assert (code, "method must be trees or network; found 'x'" in err) == (1, True)
 

@@ -140,7 +140,10 @@ def test_a_network_reweights_out_of_fold_and_resumes(tmp_path: Path) -> None:
     columns = [np.log(s.jet_features[:, 2:3].numpy()) for s in (target, source)]
     config = JetTrainingConfig(epochs=6, batch_size=64, rate=1e-2, generation=0, smeared=0, seed=1)
     options: dict[str, Any] = {"target_features": columns[0], "source_features": columns[1], "n_bins": 10}
+    seen: list[tuple[int, float]] = []
+    options["progress"] = lambda fold, row: seen.append((fold, row["epoch"]))
     found = reweight_jets(target, source, make, config=config, n_folds=2, folder=tmp_path, **options)
+    assert seen == [(fold, epoch) for fold in range(2) for epoch in range(6)]
     assert found.closure.after[0] < found.closure.before[0] / 3
     assert found.closure.before[0] > 5 * found.closure.floor[0]
     again = reweight_jets(target, source, make, config=config, n_folds=2, folder=tmp_path, **options)
