@@ -226,7 +226,7 @@ class _Pairs:
             mine = {
                 kind: type(score)(*(each[rows] for each in score))
                 for kind, score in scores.items()
-                if kind in process.kinds
+                if kind in process.kinds or kind.startswith(f"{process.name}/")
             }
             guess = decode_assignment(mine, batch.mask[rows], process.name, self.grammar).indices
             true = targets.indices[rows][:, : guess.shape[1], : guess.shape[2]]

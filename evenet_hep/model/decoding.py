@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evenet_hep.model.heads.assignment import ResonanceScores, allowed_cells
+from evenet_hep.model.heads.assignment import ResonanceScores, allowed_cells, scores_of
 from evenet_hep.topology import Process, Resonance, Topology
 
 FIRST_LOOK = 64  # cells per resonance; more are looked at in the events that need them
@@ -69,7 +69,8 @@ def decode_assignment(
     Parameters
     ----------
     scores : mapping of str to ResonanceScores
-        By kind, as given by :class:`~evenet_hep.model.heads.assignment.AssignmentHead`.
+        By kind, as given by :class:`~evenet_hep.model.heads.assignment.AssignmentHead`; an entry
+        ``"process/resonance"`` takes the place of the kind for that resonance alone.
     mask : bool Tensor, shape (B, N)
         True for a real object.
     process : str
@@ -110,9 +111,10 @@ def decode_assignment(
         raise ValueError(msg)
     grammar = topology.process(process)
     resonances = [topology.resonance(kind) for kind in grammar.kinds]
-    sorted_cells = {r.name: _distinct_cells(scores[r.name].assignment, mask, r) for r in resonances}
+    of_slots = [scores_of(scores, grammar, slot) for slot in range(len(resonances))]
+    sorted_cells = [_distinct_cells(s.assignment, mask, r) for s, r in zip(of_slots, resonances, strict=True)]
     batch, slots = mask.shape
-    groups = _previous_of_kind(grammar)
+    groups = _previous_alike(grammar, of_slots)
     search = _search_best if method == "best" else _search_greedy
     chosen = np.full((batch, len(resonances)), -1)
     pending, look = np.arange(batch), FIRST_LOOK
@@ -121,7 +123,7 @@ def decode_assignment(
         cells, is_final = search(found.value, found.bits, found.beyond, groups)
         chosen[pending] = np.where(cells < 0, -1, np.take_along_axis(found.cell, cells[..., None], 2)[..., 0])
         pending, look = pending[~is_final], 8 * look
-    return _as_events(chosen, scores, grammar, resonances, slots)
+    return _as_events(chosen, of_slots, grammar, resonances, slots)
 
 
 def detection_probability(multiplicity: Tensor) -> Tensor:
@@ -155,19 +157,19 @@ def _distinct_cells(assignment: Tensor, mask: Tensor, resonance: Resonance) -> T
 
 
 def _candidates(
-    cells: Mapping[str, Tensor],
+    cells: list[Tensor],
     resonances: list[Resonance],
     rows: npt.NDArray[np.int64],
     look: int,
     slots: int,
 ) -> _Candidates:
-    number = min(look, max(each.shape[1] for each in cells.values()))
+    number = min(look, max(each.shape[1] for each in cells))
     shape = (len(rows), len(resonances), number + 1)
     found = _Candidates(
         np.full(shape, -np.inf), np.zeros(shape, np.uint64), np.full(shape, -1), np.full(shape[:2], -np.inf)
     )
     for s, resonance in enumerate(resonances):
-        all_cells = cells[resonance.name][torch.as_tensor(rows, device=cells[resonance.name].device)]
+        all_cells = cells[s][torch.as_tensor(rows, device=cells[s].device)]
         count = min(number, all_cells.shape[1])
         value, cell = (each.cpu().numpy() for each in all_cells.topk(count, dim=1))
         found.value[:, s, :count], found.cell[:, s, :count] = value, cell
@@ -182,11 +184,13 @@ def _candidates(
     return found
 
 
-def _previous_of_kind(process: Process) -> npt.NDArray[np.int64]:
-    # For each resonance the one before it of the same kind, or -1.
+def _previous_alike(process: Process, scores: list[ResonanceScores]) -> npt.NDArray[np.int64]:
+    # For each resonance the one before it of the same kind, if both read the same distribution, or -1.
     previous = np.full(len(process.kinds), -1)
     for group in process.groups:
-        previous[list(group[1:])] = group[:-1]
+        for before, slot in itertools.pairwise(group):
+            if scores[slot].assignment is scores[before].assignment:
+                previous[slot] = before
     return previous
 
 
@@ -274,26 +278,26 @@ def _search_greedy(
 
 def _as_events(
     chosen: npt.NDArray[np.int64],
-    scores: Mapping[str, ResonanceScores],
+    scores: list[ResonanceScores],
     process: Process,
     resonances: list[Resonance],
     slots: int,
 ) -> DecodedEvents:
-    device = next(iter(scores.values())).assignment.device
+    device = scores[0].assignment.device
     batch, width = len(chosen), max((len(r.daughters) for r in resonances), default=1)
     indices = torch.full((batch, len(resonances), width), -1, device=device)
     probability = torch.zeros((batch, len(resonances)), device=device)
     detection = torch.zeros((batch, len(resonances)), device=device)
     for s, resonance in enumerate(resonances):
         cell = torch.as_tensor(chosen[:, s], device=device)
-        flat = scores[resonance.name].assignment.flatten(1).float()
+        flat = scores[s].assignment.flatten(1).float()
         log_p = flat.gather(1, cell.clamp(min=0)[:, None])[:, 0] + float(np.log(resonance.order))
         probability[:, s] = torch.where(cell >= 0, log_p.exp(), 0.0)
         for axis in range(len(resonance.daughters)):
             step = slots ** (len(resonance.daughters) - 1 - axis)
             indices[:, s, axis] = torch.where(cell >= 0, cell // step % slots, -1)
     for group in process.groups:
-        at_least = detection_probability(scores[process.kinds[group[0]]].multiplicity)
+        at_least = detection_probability(scores[group[0]].multiplicity)
         order = probability[:, list(group)].argsort(dim=1, descending=True, stable=True)
         for rank in range(len(group)):
             detection[:, group[rank]] = at_least[:, rank]

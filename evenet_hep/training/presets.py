@@ -181,6 +181,7 @@ def with_heads(
     topology: Topology | None = None,
     told: Sequence[str] = TOLD,
     targets: Sequence[str] = ("ht",),
+    separate: bool = False,
 ) -> EveNetConfig:
     """A network of the same body with other heads, in the sizes that suit it.
 
@@ -197,6 +198,9 @@ def with_heads(
         Event features that are given where objects or other event features are generated.
     targets : sequence of str
         Event features that are generated.
+    separate : bool
+        Of :class:`~evenet_hep.model.heads.assignment.AssignmentConfig`, for a new assignment head: True for events with
+        two resonances of one kind and few events to learn them from.
 
     Raises
     ------
@@ -222,20 +226,25 @@ def with_heads(
         if name not in heads:
             made[name] = None
         elif getattr(network, name) is None:
-            made[name] = _head(name, attention, topology, tuple(told), tuple(targets))
+            made[name] = _head(name, attention, topology, tuple(told), tuple(targets), separate)
     if "regression" not in heads:
         made["regression"] = None
     return dataclasses.replace(network, **made)
 
 
 def _head(
-    name: str, attention: int, topology: Topology | None, told: tuple[str, ...], targets: tuple[str, ...]
+    name: str,
+    attention: int,
+    topology: Topology | None,
+    told: tuple[str, ...],
+    targets: tuple[str, ...],
+    separate: bool,
 ) -> Any:
     if name in ("assignment", "segmentation") and (topology is None or not topology.resonances):
         msg = f"the {name} head needs an event grammar with resonances; the events have none"
         raise ConfigError(msg)
     if name == "assignment":
-        return AssignmentConfig(topology, heads=4)  # type: ignore[arg-type]
+        return AssignmentConfig(topology, heads=4, separate=separate)  # type: ignore[arg-type]
     if name == "segmentation":
         segments = topology.segments  # type: ignore[union-attr]
         queries = max(len(process.resonances) for process in topology.processes)  # type: ignore[union-attr]

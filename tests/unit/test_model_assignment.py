@@ -134,6 +134,24 @@ def test_a_subset_of_kinds() -> None:
     assert torch.equal(found["W/l"].assignment, build()(*batch)["W/l"].assignment)
 
 
+@torch.no_grad()
+def test_separate_resonances_of_a_kind_have_weights_of_their_own() -> None:
+    batch = events([6, 5], 6)
+    head, shared = build(dataclasses.replace(CONFIG, separate=True)), build()
+    found = head(*batch)
+    assert set(found) == {*TOPOLOGY.kinds, "HH/t2", "WW/W2"}
+    for kind, own in (("t/bqq", "HH/t2"), ("W/qq", "WW/W2")):
+        assert not torch.allclose(found[own].assignment, found[kind].assignment, atol=1e-3)
+        assert torch.equal(found[own].multiplicity, found[kind].multiplicity)
+        total = found[own].assignment.exp().flatten(1).sum(dim=1)
+        torch.testing.assert_close(total, torch.ones(2))
+    assert set(head(*batch, kinds=["t/bqq", "W/l"])) == {"t/bqq", "W/l", "HH/t2"}
+    # The first of a kind has the weights that the published layout knows by the name of the head.
+    names, more = (set(each.state_dict()) for each in (shared, head))
+    assert names < more
+    assert all(name.split(".")[1] in ("t/bqq 2", "pair 2") for name in more - names)
+
+
 @pytest.mark.parametrize("is_uniform", [False, True])
 @torch.no_grad()
 def test_fewer_objects_than_daughters(is_uniform: bool) -> None:
@@ -372,6 +390,28 @@ def test_minimum_over_event_permutations_matters() -> None:
     )
     in_order = assignment_loss({**scores, "t2/bqq": scores["HH/t2"]}, targets, fixed)
     assert float(in_order.assignment.detach()) > float(one.assignment.detach()) + 0.05
+
+
+def test_separate_resonances_are_matched_in_the_order_that_costs_least() -> None:
+    head = build(dataclasses.replace(CONFIG, separate=True))
+    with torch.no_grad():
+        scores = head(*events([6], 6))
+    one, other = [3, 0, 5], [1, 2, 4]
+    first, second = (
+        {
+            order: -float(scores[name].assignment[(0, *order)]) - math.log(2)
+            for order in (tuple(one), tuple(other))
+        }
+        for name in ("t/bqq", "HH/t2")
+    )
+    straight = first[tuple(one)] + second[tuple(other)]
+    crossed = first[tuple(other)] + second[tuple(one)]
+    assert abs(straight - crossed) > 0.01
+    for tops in ([one, other], [other, one]):
+        indices = torch.full((1, 3, 4), -1)
+        indices[0, :2, :3] = torch.tensor(tops)
+        loss = assignment_loss(scores, AssignmentTargets(torch.tensor([1]), indices), TOPOLOGY)
+        assert float(loss.assignment) == pytest.approx(min(straight, crossed) / 2, rel=1e-5)
 
 
 def test_focal_factor_knows_the_order_of_the_group() -> None:

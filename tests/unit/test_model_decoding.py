@@ -42,8 +42,9 @@ def best_by_trying_everything(
 ) -> float:
     """Logarithm of the largest product over disjoint cells."""
     options = []
-    for kind in process.kinds:
-        resonance, table = topology.resonance(kind), scores[kind].assignment[event].numpy()
+    for name, kind in process.resonances:
+        own = scores.get(f"{process.name}/{name}", scores[kind])
+        resonance, table = topology.resonance(kind), own.assignment[event].numpy()
         cells = [
             (math.log(resonance.order) + table[cell], set(cell))
             for cell in np.ndindex(table.shape)
@@ -74,6 +75,30 @@ def test_best_set_is_the_best_of_all(process: str) -> None:
         used = found.indices[event][found.indices[event] >= 0].tolist()
         assert len(set(used)) == len(used)
         assert all(index < counts[event] for index in used)
+
+
+@pytest.mark.parametrize("method", ["best", "greedy"])
+def test_resonances_of_one_kind_with_distributions_of_their_own(method: Method) -> None:
+    mask = torch.arange(7) < torch.tensor([5, 6, 7, 7, 7])[:, None]
+    scores = random_scores(mask, TOPOLOGY, seed=3, sharpness=2.0)
+    scores["TTHadronics/t2"] = random_scores(mask, TOPOLOGY, seed=4, sharpness=2.0)["t/bqq"]
+    found = decode_assignment(scores, mask, "TTHadronics", TOPOLOGY, method=method)
+    grammar = TOPOLOGY.process("TTHadronics")
+    for event in range(1, len(mask)):
+        total = float(found.probability[event].double().log().sum())
+        best = best_by_trying_everything(scores, event, grammar, TOPOLOGY)
+        assert total == pytest.approx(best, rel=1e-4) if method == "best" else total < best + 1e-6
+        one, other = (tuple(each) for each in found.indices[event].tolist())
+        for first, second in (
+            (one, other),
+            (other, one),
+        ):  # the more probable one stands first, whichever it is
+            both = [scores[n].assignment[(event, *c)] + math.log(2) for n, c in (("t/bqq", first), ("TTHadronics/t2", second))]  # fmt: skip
+            if sorted(float(x.exp()) for x in both) == pytest.approx(sorted(found.probability[event].tolist()), rel=1e-4):  # fmt: skip
+                break
+        else:
+            pytest.fail("no distribution gives these probabilities")
+        assert found.probability[event, 0] >= found.probability[event, 1]
 
 
 def test_many_cells_are_looked_at_where_few_do_not_suffice() -> None:

@@ -174,14 +174,15 @@ def _train(events: TopPairs, config: HiggsTo4bConfig, start: str, seed: int) -> 
     if start == "scratch":
         schema = measured_schema(_labelled(events.select(order[n_held:]), EventSchema.standard()))
         network = EveNet(
-            with_heads(EveNetConfig.of_size(config.size), ("assignment",), topology=TOPOLOGY), schema
+            with_heads(EveNetConfig.of_size(config.size), ("assignment",), topology=TOPOLOGY, separate=True),
+            schema,
         )
         rates = config.training
     else:
         trained = EveNet.from_pretrained(config.checkpoint)
         none: dict[str, Any] = dict.fromkeys(HEADS)
         empty = dataclasses.replace(trained.config, **none)
-        wanted = with_heads(empty, ("assignment",), topology=TOPOLOGY)
+        wanted = with_heads(empty, ("assignment",), topology=TOPOLOGY, separate=True)
         network = extend(trained, classes=(), heads={name: getattr(wanted, name) for name in HEADS}).model
         rates = config.finetuning
     epochs = max(2, round(config.spanet_steps * BATCH / max(len(order) - n_held, 1)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from evenet_hep.model.heads.branch import Branch
 from evenet_hep.model.layers import GatedBlock, require, require_probability, single_precision
 from evenet_hep.model.object_encoder import Encoding, ObjectEncoder, ObjectEncoderConfig
-from evenet_hep.topology import PROPERTIES, Resonance, Topology
+from evenet_hep.topology import PROPERTIES, Process, Resonance, Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +51,10 @@ class AssignmentConfig:
     impossible_is_uniform : bool
         Events with fewer objects than daughters: False gives every cell probability zero. True, as published, gives
         all ``capacity ** daughters`` cells the same probability.
+    separate : bool
+        Resonances of one kind in a process, such as both tops of an all-hadronic pair, have weights of their own. False,
+        as published, gives them one distribution, which then has to have two peaks: with few events that is hardly
+        learnt.
     """
 
     topology: Topology
@@ -64,6 +68,7 @@ class AssignmentConfig:
     property_mean: tuple[float, ...] = ()
     property_std: tuple[float, ...] = ()
     impossible_is_uniform: bool = False
+    separate: bool = False
 
     def __post_init__(self) -> None:
         require(len(self.topology.resonances) > 0, "assignment.topology", "at least one resonance", ())
@@ -129,18 +134,16 @@ class AssignmentHead(nn.Module):
             nn.Linear(len(PROPERTIES), width), nn.GELU(), nn.Linear(width, width)
         )
         first = {r.head: r for r in reversed(topology.resonances)}
-        self.branches = nn.ModuleDict(
-            {
-                name: AssignmentBranch(
+        self.branches = nn.ModuleDict()
+        for name in topology.heads:
+            for number in range(self._copies(name)):
+                self.branches[_branch_name(name, number)] = AssignmentBranch(
                     width,
                     first[name],
-                    multiplicities=topology.max_multiplicity + 1,
+                    multiplicities=topology.max_multiplicity + 1 if number == 0 else 0,
                     capacity=capacity,
                     config=config,
                 )
-                for name in topology.heads
-            }
-        )
 
     def forward(
         self,
@@ -165,6 +168,8 @@ class AssignmentHead(nn.Module):
         Returns
         -------
         dict of str to ResonanceScores
+            With ``separate``, every second and later resonance of a kind has an entry ``"process/resonance"``, such as
+            ``"TTHadronics/t2"``; the name of the kind stands for the first.
         """
         # Products of several half-precision numbers would not tell assignments apart.
         kind = next(self.property_embedding.parameters()).dtype
@@ -175,15 +180,38 @@ class AssignmentHead(nn.Module):
     def _score(
         self, encoding: Encoding, mask: Tensor, condition_mask: Tensor, kinds: Collection[str] | None
     ) -> dict[str, ResonanceScores]:
-        batch = mask.shape[0]
-        scores = {}
+        batch, scores = mask.shape[0], {}
         for resonance, properties in zip(self.config.topology.resonances, self.properties, strict=True):
             if kinds is not None and resonance.name not in kinds:
                 continue
             rows = self._drop(properties.expand(batch, -1))
             condition = self.property_embedding(rows)  # (B, D)
-            scores[resonance.name] = self.branches[resonance.head](encoding, mask, condition_mask, condition)
+            found: list[ResonanceScores] = []
+            for number in range(self._copies_of_kind(resonance.name)):
+                branch = self.branches[_branch_name(resonance.head, number)]
+                found.append(branch(encoding, mask, condition_mask, condition))
+            scores[resonance.name] = found[0]
+            for name, number in self._later(resonance.name):
+                scores[name] = ResonanceScores(found[number].assignment, found[0].multiplicity)
         return scores
+
+    def _copies(self, head: str) -> int:
+        return max(self._copies_of_kind(r.name) for r in self.config.topology.resonances if r.head == head)
+
+    def _copies_of_kind(self, kind: str) -> int:
+        return 1 + max((number for _, number in self._later(kind)), default=0)
+
+    def _later(self, kind: str) -> list[tuple[str, int]]:
+        # "process/resonance" of all resonances of a kind but the first of each process, and which one it is
+        if not self.config.separate:
+            return []
+        return [
+            (f"{process.name}/{process.resonances[slot][0]}", number)
+            for process in self.config.topology.processes
+            for group in process.groups
+            for number, slot in enumerate(group)
+            if number > 0 and process.kinds[slot] == kind
+        ]
 
     def _drop(self, properties: Tensor) -> Tensor:
         if not self.training or self.config.property_drop == 0:
@@ -209,6 +237,17 @@ class ResonanceScores(NamedTuple):
     multiplicity: Tensor
 
 
+def scores_of(scores: Mapping[str, ResonanceScores], process: Process, slot: int) -> ResonanceScores:
+    """What the network says about one resonance of a process: an entry of its own, or that of its kind."""
+    name, kind = process.resonances[slot]
+    own = f"{process.name}/{name}"
+    return scores[own if own in scores else kind]
+
+
+def _branch_name(head: str, number: int) -> str:
+    return head if number == 0 else f"{head} {number + 1}"
+
+
 class AssignmentBranch(nn.Module):
     """Encoder, tensor attention and detection for all resonances that share a head.
 
@@ -219,7 +258,7 @@ class AssignmentBranch(nn.Module):
     resonance : Resonance
         Any of them: number and symmetry of the daughters count.
     multiplicities : int
-        Number of logits of the multiplicity.
+        Number of logits of the multiplicity; 0 leaves them out.
     capacity : int
         See :class:`AssignmentHead`.
     config : AssignmentConfig
@@ -244,14 +283,16 @@ class AssignmentBranch(nn.Module):
         self.daughters = nn.ModuleList(
             DaughterProjection(width, type_width=config.type_width) for _ in resonance.daughters
         )
-        self.detection = Branch(
-            width,
-            multiplicities,
-            width=width,
-            blocks=config.detection_blocks,
-            dropout=config.dropout,
-            gated=False,
-        )
+        self.detection: Branch | None = None
+        if multiplicities:
+            self.detection = Branch(
+                width,
+                multiplicities,
+                width=width,
+                blocks=config.detection_blocks,
+                dropout=config.dropout,
+                gated=False,
+            )
 
     def forward(
         self, encoding: Encoding, mask: Tensor, condition_mask: Tensor, properties: Tensor
@@ -268,7 +309,8 @@ class AssignmentBranch(nn.Module):
         vectors = [project(encoded.objects) for project in self.daughters]  # k of (B, N, D)
         logits = _symmetrised(_tensor_product(vectors), self.permutations)
         assignment = _log_softmax(logits, allowed_cells(mask, len(vectors)), self.impossible)
-        return ResonanceScores(assignment, self.detection(encoded.event))
+        multiplicity = encoded.event[:, :0] if self.detection is None else self.detection(encoded.event)
+        return ResonanceScores(assignment, multiplicity)
 
 
 class DaughterProjection(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  as PyTorch calls it
 from torch import Tensor
 
-from evenet_hep.model.heads.assignment import ResonanceScores
+from evenet_hep.model.heads.assignment import ResonanceScores, scores_of
 from evenet_hep.model.heads.weighted_mean import divisor, weighted_mean
 from evenet_hep.topology import Process, Topology
 
@@ -107,7 +107,10 @@ def assignment_loss(
             for slot, kind in enumerate(process.kinds)
         ]
         complete = torch.stack([_is_complete(indices) for indices in slots], dim=1)  # (b, S)
-        found = [_scores_of(scores, process, slot, rows) for slot in range(len(slots))]
+        found = [
+            ResonanceScores(*(each[rows] for each in scores_of(scores, process, slot)))
+            for slot in range(len(slots))
+        ]
         detection.append(_detection_loss(found, process, complete, weight))
         cost = [
             [_cost(found[s], slots[u], complete[:, u], topology, process.kinds[s], focal_gamma, equivalents)
@@ -125,14 +128,6 @@ def _is_complete(indices: Tensor) -> Tensor:
     # (b, k) to (b,): all daughters there, at different objects
     ordered = indices.sort(dim=1).values
     return (ordered[:, 0] >= 0) & (ordered[:, 1:] != ordered[:, :-1]).all(dim=1)
-
-
-def _scores_of(
-    scores: Mapping[str, ResonanceScores], process: Process, slot: int, rows: Tensor
-) -> ResonanceScores:
-    name, kind = process.resonances[slot]
-    own = f"{process.name}/{name}"
-    return ResonanceScores(*(each[rows] for each in scores[own if own in scores else kind]))
 
 
 def _cost(

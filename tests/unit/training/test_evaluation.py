@@ -15,6 +15,8 @@ import torch
 from evenet_hep.errors import InputError
 from evenet_hep.evaluation.evaluate import ClassScores, Neutrinos, evaluate
 from evenet_hep.evaluation.report import write_report
+from evenet_hep.model.evenet import EveNet
+from evenet_hep.schema import EventSchema
 from evenet_hep.stats.metrics import area_under_curve
 from evenet_hep.training.config import LossWeights
 from evenet_hep.training.history import History
@@ -126,3 +128,41 @@ def test_a_report_of_a_history_alone(tmp_path: Path) -> None:
     page = write_report(tmp_path, title="only a history", history=history)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.png", "index.html"]
     assert "<table>" not in page.read_text()
+
+
+def test_pairing_of_resonances_that_have_weights_of_their_own() -> None:
+    from evenet_hep.analyses.higgs_to_4b.spanet_file import PROCESS, TOPOLOGY, TopPairs, _labelled, top_cloud  # noqa: PLC0415
+    from evenet_hep.model.decoding import decode_assignment  # noqa: PLC0415
+    from evenet_hep.model.evenet import EveNetConfig  # noqa: PLC0415
+    from evenet_hep.stats.pairing import pairing_efficiencies  # noqa: PLC0415
+    from evenet_hep.training.presets import with_heads  # noqa: PLC0415
+
+    rng = np.random.default_rng(1)
+    shape = (1500, 6)
+    jets = {"pt": np.sort(rng.uniform(30, 300, shape))[:, ::-1], "eta": rng.normal(0, 1, shape)}
+    jets |= {
+        "phi": rng.uniform(-3, 3, shape),
+        "mass": np.full(shape, 8.0),
+        "btag": rng.choice([0.0, 1.0], shape),
+    }
+    targets = rng.permuted(np.tile(np.arange(6), (1500, 1)), axis=1).reshape(-1, 2, 3)
+    events = TopPairs(jets, np.ones(shape, bool), targets)
+    torch.manual_seed(1)
+    config = with_heads(EveNetConfig.tiny(), ("assignment",), topology=TOPOLOGY, separate=True)
+    model = EveNet(config, EventSchema.standard()).eval()
+    with torch.no_grad():  # logits of order one: those of a fresh network are equal within rounding
+        for name, parameter in model.named_parameters():
+            if name.endswith("project.weight") and ".daughters." in name:
+                parameter.mul_(60)
+    found = evaluate(model, _labelled(events, model.schema)).pairing[PROCESS]
+    assert 4 < found.event_complete.passed < 40  # one in 90 by chance
+    turned = _labelled(events._replace(targets=targets[:, ::-1]), model.schema)
+    assert evaluate(model, turned).pairing[PROCESS] == found
+    objects, mask, features = top_cloud(events, model.schema).to_torch()
+    with torch.inference_mode():
+        scores = model.apply_heads(model.encode(objects, mask, features), mask).assignment
+    assert f"{PROCESS}/t2" in scores
+    guess = decode_assignment(scores, mask, PROCESS, TOPOLOGY).indices.numpy()
+    targets[..., 1:].sort(axis=2)
+    expected = pairing_efficiencies(targets, guess, np.ones((1500, 2), bool), daughters_symmetric=False)
+    assert found == expected
