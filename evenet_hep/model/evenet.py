@@ -397,7 +397,8 @@ class EveNet(nn.Module):
         dict of str to Tensor
             ``"classification"``: logits, shape (B, C), in the order of ``schema.classes``.
             ``"regression"``: values, shape (B, targets).
-            ``"assignment/<kind>"`` and ``"multiplicity/<kind>"`` for each kind of resonance: see
+            ``"assignment/<kind>"`` and ``"multiplicity/<kind>"`` for each kind of resonance, and
+            ``"assignment/<process>/<resonance>"`` for those with weights of their own: see
             :class:`~evenet_hep.model.heads.assignment.ResonanceScores`.
             ``"segmentation/classes"`` and ``"segmentation/masks"``: see
             :class:`~evenet_hep.model.heads.segmentation.Segments`.
@@ -415,7 +416,8 @@ class EveNet(nn.Module):
             outputs["regression"] = found.regression
         for kind, scores in found.assignment.items():
             outputs[f"assignment/{kind}"] = scores.assignment
-            outputs[f"multiplicity/{kind}"] = scores.multiplicity
+            if self.config.assignment is not None and kind in self.config.assignment.topology.kinds:
+                outputs[f"multiplicity/{kind}"] = scores.multiplicity
         if found.segmentation:
             outputs["segmentation/classes"], outputs["segmentation/masks"] = found.segmentation[-1]
         return outputs

@@ -94,6 +94,33 @@ def test_no_object_is_used_twice(checkpoint: Path, events: ak.Array) -> None:
         assert len(set(used)) == len(used)
 
 
+def test_two_resonances_of_a_kind_with_weights_of_their_own(tmp_path: Path, events: ak.Array) -> None:
+    topology = Topology.shipped("higgs_to_4b")
+    found = {}
+    for separate in (False, True):
+        assignment = AssignmentConfig(topology, heads=4, type_width=8, separate=separate)
+        torch.manual_seed(2)
+        model = EveNet(dataclasses.replace(EveNetConfig.tiny(), assignment=assignment), EventSchema.standard(classes=("s", "b")))  # fmt: skip
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(tmp_path / str(separate))
+        found[separate] = Predictor(tmp_path / str(separate), heads=["assignment"], process="HAA4B")(
+            events
+        ).assignment
+    out = found[True]
+    assert ak.fields(out) == ["a1", "a2"]
+    both = ~ak.is_none(out.a1.b1.index) & ~ak.is_none(out.a2.b1.index)
+    assert ak.sum(both) > 10
+    assert ak.all(out.a1.probability[both] >= out.a2.probability[both])
+    for i in np.flatnonzero(ak.to_numpy(both)):
+        used = [(out[a][i][b].collection, out[a][i][b].index) for a in ("a1", "a2") for b in ("b1", "b2")]
+        assert len(set(used)) == 4
+    assert not np.allclose(
+        ak.to_numpy(out.a2.probability[both]), ak.to_numpy(found[False].a2.probability[both])
+    )
+
+
 def test_segments_have_names_and_members(checkpoint: Path, events: ak.Array) -> None:
     out = Predictor(checkpoint, heads=["segmentation"])(events).segmentation
     cloud = EventCloud.from_awkward(events, Predictor(checkpoint).schema)
