@@ -134,6 +134,21 @@ def test_a_subset_of_kinds() -> None:
     assert torch.equal(found["W/l"].assignment, build()(*batch)["W/l"].assignment)
 
 
+def test_names_that_separate_resonances_would_share_are_refused() -> None:
+    pair = Resonance("a/bb", ("b1", "b2"), (("b1", "b2"),))
+    processes = (Process("H", (("a1", "a/bb"), ("a2", "a/bb"))),)
+    for other in (
+        dataclasses.replace(pair, name="H/a2", head=""),
+        dataclasses.replace(pair, name="x", head="a/bb 2"),
+    ):
+        topology = Topology((pair, other), processes)
+        AssignmentConfig(topology)
+        with pytest.raises(
+            ConfigError, match=r"no kind or head named as one of its resonances; found .*(H/a2|a/bb 2)"
+        ):
+            AssignmentConfig(topology, separate=True)
+
+
 @torch.no_grad()
 def test_separate_resonances_of_a_kind_have_weights_of_their_own() -> None:
     batch = events([6, 5], 6)

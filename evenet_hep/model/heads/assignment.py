@@ -72,6 +72,7 @@ class AssignmentConfig:
 
     def __post_init__(self) -> None:
         require(len(self.topology.resonances) > 0, "assignment.topology", "at least one resonance", ())
+        self._check_names()
         require(
             self.detection_blocks >= 0, "assignment.detection_blocks", "at least 0", self.detection_blocks
         )
@@ -86,6 +87,18 @@ class AssignmentConfig:
         is_right = all(value > 0 for value in self.property_std)
         require(is_right, "assignment.property_std", "positive", self.property_std)
         self.encoder()  # checks the rest
+
+    def _check_names(self) -> None:
+        # Scores of a resonance are found by "process/resonance", its weights by the head and a number.
+        if not self.separate:
+            return
+        topology = self.topology
+        own = {f"{process.name}/{name}" for process in topology.processes for name, _ in process.resonances}
+        numbered = {
+            _branch_name(head, k) for head in topology.heads for k in range(1, topology.max_multiplicity)
+        }
+        taken = sorted((own & set(topology.kinds)) | (numbered & set(topology.heads)))
+        require(not taken, "assignment.topology", "no kind or head named as one of its resonances", taken)
 
     def encoder(self) -> ObjectEncoderConfig:
         """The size of the encoder of each shared head."""
